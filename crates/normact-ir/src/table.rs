@@ -1,0 +1,156 @@
+//! The primitive table: everything the project knows about an operation, in one row.
+//!
+//! [`primitives!`](crate::primitives) hands the whole table to the macro it is given; that macro
+//! picks the columns it needs. This crate makes the [`Prim`](crate::Prim) and
+//! [`Moment`](crate::Moment) enums from it, with names, laws, f64 values, derivatives and ranges;
+//! `normact-burn` makes the tensor lowering from the `burn` column, whose tokens this crate never
+//! compiles. Adding an operation is adding a row. What needs a second line is a named function:
+//! of the module `math` for numbers, of `normact-burn`'s `tensor_math` for tensors.
+//!
+//! Columns of an elementwise row:
+//!
+//! * `laws`: algebraic laws, each tested on numbers and turned into one rewrite rule;
+//! * `value`: the meaning on f64;
+//! * `slope`: the derivative with respect to each operand, given the operands and the result. It
+//!   uses only `+ - * /` and `math` functions that are primitives themselves, so that the same
+//!   tokens give a number or a graph;
+//! * `range`: the image of an [`Interval`](crate::Interval);
+//! * `burn`: the same operation on Burn tensors.
+
+/// Calls the macro `$user` with the rows of the primitive table.
+#[macro_export]
+macro_rules! primitives {
+    ($user:path) => {
+        $user! {
+            unary {
+                /// `-x`
+                Neg "neg" {
+                    laws: [Involution, Odd],
+                    value: |x| -x,
+                    slope: |_x, _y| -1.0,
+                    range: |x| x.neg(),
+                    burn: |x| x.neg(),
+                }
+                /// `1 / (1 + exp(-x))`, the logistic function
+                Sigmoid "sigmoid" {
+                    laws: [],
+                    value: |x| sigmoid(x),
+                    slope: |_x, y| y * (1.0 - y),
+                    range: |x| x.increasing(sigmoid).without_zero(),
+                    burn: |x| sigmoid(x),
+                }
+                /// the hyperbolic tangent
+                Tanh "tanh" {
+                    laws: [Odd],
+                    value: |x| x.tanh(),
+                    slope: |_x, y| 1.0 - y * y,
+                    range: |x| x.increasing(f64::tanh).zero_as_in(x),
+                    burn: |x| tanh(x),
+                }
+                /// `e` to the power `x`
+                Exp "exp" {
+                    laws: [],
+                    value: |x| x.exp(),
+                    slope: |_x, y| y,
+                    range: |x| x.increasing(f64::exp).without_zero(),
+                    burn: |x| x.exp(),
+                }
+                /// `sign(x) * ln|x|`: the natural logarithm, extended to negative numbers as an odd
+                /// function; undefined (NaN) at 0
+                Log "log" {
+                    laws: [Odd],
+                    value: |x| sign(x) * x.abs().ln(),
+                    slope: |x, _y| sign(x) / x,
+                    range: |x| x.signed_log(),
+                    burn: |x| x.clone().sign() * x.abs().log(),
+                }
+                /// `|x|`; its derivative at 0 is 0
+                Abs "abs" {
+                    laws: [Even, Projection],
+                    value: |x| x.abs(),
+                    slope: |x, _y| sign(x),
+                    range: |x| x.abs(),
+                    burn: |x| x.abs(),
+                }
+                /// `x * x`
+                Square "square" {
+                    laws: [Even],
+                    value: |x| x * x,
+                    slope: |x, _y| 2.0 * x,
+                    range: |x| x.square(),
+                    burn: |x| x.clone() * x,
+                }
+                /// `sign(x) * sqrt(|x|)`: the square root, extended to negative numbers as an odd
+                /// function; its derivative at 0 is 0
+                Sqrt "sqrt" {
+                    laws: [Odd],
+                    value: |x| sign(x) * x.abs().sqrt(),
+                    // 1 / (2 sqrt|x|), and 0 at 0: the second factor is 1 except at 0, where the first is 0.
+                    slope: |x, y| 0.5 * square(sign(x)) / (abs(y) + (1.0 - square(sign(x)))),
+                    range: |x| x.increasing(|x| sign(x) * x.abs().sqrt()).zero_as_in(x),
+                    burn: |x| signed_sqrt(x),
+                }
+                /// the error function, `2 / sqrt(pi)` times the integral of `exp(-t * t)` from 0 to `x`
+                Erf "erf" {
+                    laws: [Odd],
+                    value: |x| erf(x),
+                    slope: |x, _y| FRAC_2_SQRT_PI * exp(-square(x)),
+                    range: |x| x.increasing(erf).zero_as_in(x),
+                    burn: |x| x.erf(),
+                }
+                /// `-1`, `0` or `1`: the derivative of `abs`; its own derivative is 0
+                Sign "sign" {
+                    laws: [Odd, Projection],
+                    value: |x| sign(x),
+                    slope: |_x, _y| 0.0,
+                    range: |x| x.increasing(sign).zero_as_in(x),
+                    burn: |x| sign(x),
+                }
+            }
+            binary {
+                /// `a + b`
+                Add "add" {
+                    laws: [Commutative, Associative, Identity(0.0)],
+                    value: |a, b| a + b,
+                    slope: |_a, _b, _y| (1.0, 1.0),
+                    range: |a, b| a.add(b),
+                    burn: |a, b| a + b,
+                }
+                /// `a * b`
+                Mul "mul" {
+                    laws: [Commutative, Associative, Identity(1.0), Absorbing(0.0)],
+                    value: |a, b| a * b,
+                    slope: |a, b, _y| (b, a),
+                    range: |a, b| a.mul(b),
+                    burn: |a, b| a * b,
+                }
+                /// `a / b`
+                Div "div" {
+                    laws: [RightIdentity(1.0)],
+                    value: |a, b| a / b,
+                    slope: |_a, b, y| (1.0 / b, -y / b),
+                    range: |a, b| a.div(b),
+                    burn: |a, b| a / b,
+                }
+                /// the larger of `a` and `b`; NaN if either is; on a tie each gets half of the gradient
+                Max "max" {
+                    laws: [Commutative, Associative, Idempotent],
+                    value: |a, b| max(a, b),
+                    slope: |a, b, _y| (0.5 + 0.5 * sign(a - b), 0.5 - 0.5 * sign(a - b)),
+                    range: |a, b| a.max(b),
+                    burn: |a, b| max(a, b),
+                }
+            }
+            moment {
+                /// the mean of `x`, its first moment
+                Mean "mean" { quantity: Mean, root: false }
+                /// `sqrt(mean(x * x) + eps)`, the root of the second moment
+                Rms "rms" { quantity: MeanSquare, root: true }
+                /// `sqrt(var(x) + eps)`, the root of the second central moment
+                Std "std" { quantity: Variance, root: true }
+                /// the population variance of `x`, without eps
+                Var "var" { quantity: Variance, root: false }
+            }
+        }
+    };
+}
