@@ -21,6 +21,9 @@ use crate::layer::Layer;
 use crate::prim::{Moment, Prim};
 use crate::scalar::Scalar;
 
+/// Words that cannot be names, since they are keywords of the language.
+pub const KEYWORDS: [&str; 4] = ["fn", "layer", "param", "let"];
+
 /// The version this crate writes and reads.
 pub const VERSION: u32 = 1;
 
@@ -233,10 +236,12 @@ fn layer(document: Document) -> Result<Layer, JsonError> {
     Ok(Layer { name: document.name, dag: builder.finish(output) })
 }
 
-/// Whether a text can be a name in the language.
+/// Whether a text can be a name in the language: letters, digits and `_`, no keyword and no primitive.
 pub fn is_identifier(text: &str) -> bool {
     let mut chars = text.chars();
-    chars.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+    let taken = KEYWORDS.contains(&text) || Prim::by_name(text).is_some() || Moment::by_name(text).is_some();
+    !taken
+        && chars.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 

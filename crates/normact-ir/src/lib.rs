@@ -14,6 +14,7 @@ mod buffers;
 mod dag;
 mod eval;
 mod findings;
+mod gradcheck;
 mod interval;
 pub mod json;
 mod layer;
@@ -32,6 +33,7 @@ pub use dag::{
 };
 pub use eval::{EvalError, Evaluation, Gradients, Inputs, Mode, bessel, evaluate};
 pub use findings::{Finding, findings, ranges};
+pub use gradcheck::{GradientCheck, gradcheck};
 pub use interval::Interval;
 pub use layer::Layer;
 pub use prim::{Arity, Law, Moment, Prim, Quantity, Slope};

@@ -62,7 +62,7 @@ macro_rules! primitives {
                     value: |x| sign(x) * x.abs().ln(),
                     slope: |x, _y| sign(x) / x,
                     range: |x| x.signed_log(),
-                    burn: |x| x.clone().sign() * x.abs().log(),
+                    burn: |x| signed_log(x),
                 }
                 /// `|x|`; its derivative at 0 is 0
                 Abs "abs" {

@@ -78,9 +78,7 @@ fn settings(layer: &Layer, overrides: &Overrides) -> Result<Vec<(String, Setting
         } else if !accepted {
             let values = known.map_or("a number", Known::values);
             let message = format!("the setting `{name}` was given a value it cannot have");
-            diagnostics.push(
-                Diagnostic::new(Code::BadSetting, span, message).help(format!("`{name}` is {values}")),
-            );
+            diagnostics.push(Diagnostic::new(Code::BadSetting, span, message).help(format!("`{name}` is {values}")));
         }
     }
     if !diagnostics.is_empty() {
@@ -109,7 +107,15 @@ fn settings(layer: &Layer, overrides: &Overrides) -> Result<Vec<(String, Setting
     Ok(settings)
 }
 
-type Values<'a> = HashMap<&'a str, NodeId>;
+type Values<'a> = HashMap<&'a str, Meaning>;
+
+/// What a name stands for. The number of a setting becomes a node only where an expression uses it.
+#[derive(Debug, Clone, Copy)]
+enum Meaning {
+    Node(NodeId),
+    Number(f64),
+}
+
 type NodeResult = Result<NodeId, Diagnostic>;
 
 struct Ctx<'a> {
@@ -129,11 +135,10 @@ impl Ctx<'_> {
         let mut values = Values::new();
         let input = self.builder.input();
         self.note_origin(input, layer.input.span);
-        values.insert(&layer.input.text, input);
+        values.insert(&layer.input.text, Meaning::Node(input));
         for (name, value) in settings {
             if let SettingValue::Number(number) = value {
-                let constant = self.constant(*number, layer.name.span);
-                values.insert(name, constant);
+                values.insert(name, Meaning::Number(*number));
             }
         }
         for statement in &layer.statements {
@@ -145,8 +150,9 @@ impl Ctx<'_> {
                             Some((_, SettingValue::Number(number))) => *number,
                             _ => {
                                 let message = format!("a param starts at a number, and `{word}` is none");
-                                return Err(Diagnostic::new(Code::BadSetting, init.span, message)
-                                    .help("write a number"));
+                                return Err(
+                                    Diagnostic::new(Code::BadSetting, init.span, message).help("write a number")
+                                );
                             }
                         },
                     };
@@ -161,7 +167,7 @@ impl Ctx<'_> {
                 }
                 Statement::Let { value, .. } => self.expr(value, &values)?,
             };
-            values.insert(&statement.name().text, value);
+            values.insert(&statement.name().text, Meaning::Node(value));
         }
         let result = layer.result.as_ref().unwrap_or_else(|| unreachable!("layers without a result are not built"));
         self.expr(result, &values)
@@ -180,7 +186,12 @@ impl Ctx<'_> {
         }
         let value = match &expr.kind {
             ExprKind::Number(number, _) => Ok(self.constant(*number, expr.span)),
-            ExprKind::Name(name) => Ok(values[name.as_str()]),
+            ExprKind::Name(name) => match values.get(name.as_str()) {
+                Some(Meaning::Node(node)) => Ok(*node),
+                Some(Meaning::Number(number)) => Ok(self.constant(*number, expr.span)),
+                None => Err(Diagnostic::new(Code::BadSetting, expr.span, format!("`{name}` is not a number"))
+                    .help("only a setting that is a number can be part of an expression")),
+            },
             ExprKind::Minus(count, operand) => match operand.kind {
                 // The minus sign of a literal belongs to the number.
                 ExprKind::Number(number, _) => {
@@ -254,8 +265,12 @@ impl Ctx<'_> {
             return Ok(known);
         }
         let function = self.library.function(index);
-        let values: Values<'_> =
-            function.arguments.iter().map(|argument| argument.text.as_str()).zip(key.1.iter().copied()).collect();
+        let values: Values<'_> = function
+            .arguments
+            .iter()
+            .map(|argument| argument.text.as_str())
+            .zip(key.1.iter().map(|id| Meaning::Node(*id)))
+            .collect();
         let outside = self.site;
         if self.library.is_prelude(index) {
             self.site = Some(self.site.unwrap_or(span));

@@ -46,10 +46,12 @@ fn diagnostic(finding: Finding, result: Span, origin: &dyn Fn(ir::NodeId) -> Spa
             Diagnostic::new(Code::DivisionByZero, span, "this divisor can be zero")
                 .help("divide by std or rms, or by max(divisor, 1e-5) where it is never negative")
         }
-        Finding::ExpOverflow { node } => {
-            Diagnostic::new(Code::ExpOverflow, origin(node), "exp is infinite for operands above 88.7, and nothing bounds this one")
-                .help("bound the operand, as in exp(min(y, 20)), or use sigmoid, tanh or softplus")
-        }
+        Finding::ExpOverflow { node } => Diagnostic::new(
+            Code::ExpOverflow,
+            origin(node),
+            "exp is infinite for operands above 88.7, and nothing bounds this one",
+        )
+        .help("bound the operand, as in exp(min(y, 20)), or use sigmoid, tanh or softplus"),
     }
 }
 

@@ -18,7 +18,9 @@ pub fn format(source: &Source, file: &File) -> String {
         ctx.leading(span.start, "");
         // Comments inside a header or a function's body move above the definition.
         let inner_start = match item {
-            Item::Layer(layer) => layer.statements.first().map(Statement::span).or(layer.result.as_ref().map(|r| r.span)),
+            Item::Layer(layer) => {
+                layer.statements.first().map(Statement::span).or(layer.result.as_ref().map(|r| r.span))
+            }
             Item::Function(_) => None,
         };
         match (item, inner_start) {
@@ -99,7 +101,8 @@ impl Ctx<'_> {
         let from = layer.settings.last().map_or(layer.input.span.end, |setting| setting.value.span.end);
         let in_comment =
             |at: usize| self.comments.iter().any(|comment| comment.span.start <= at && at < comment.span.end);
-        let brace = self.text[from..until].match_indices('{').map(|(offset, _)| from + offset).find(|at| !in_comment(*at));
+        let brace =
+            self.text[from..until].match_indices('{').map(|(offset, _)| from + offset).find(|at| !in_comment(*at));
         brace.map_or(until, |brace| brace + 1)
     }
 

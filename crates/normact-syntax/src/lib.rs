@@ -32,11 +32,12 @@ pub use codes::{Code, Severity};
 pub use diagnostic::{Diagnostic, Record, any_error, in_order, record, render};
 pub use findings::shape_diagnostics;
 pub use format::format;
-pub use parse::{KEYWORDS, MAX_BYTES, MAX_NESTING, Parsed, parse};
+pub use parse::{MAX_BYTES, MAX_NESTING, Parsed, parse};
 pub use prelude::{functions as prelude_functions, source as prelude_source};
 pub use print::print;
 pub use settings::{Known, Overrides, SettingValue};
 pub use source::{Position, Source, Span};
+pub use suggest::nearest;
 
 /// A layer made from a text.
 #[derive(Debug, Clone)]

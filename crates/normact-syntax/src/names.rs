@@ -75,7 +75,7 @@ pub(crate) struct Checked {
 /// Checks every definition of a file.
 pub(crate) fn check(parsed: &Parsed, library: &Library<'_>) -> Checked {
     let mut checked = Checked::default();
-    redefinitions(&parsed.file, &mut checked.diagnostics);
+    redefinitions(&parsed.file, &mut checked);
     let mut broken: HashSet<usize> = HashSet::new();
     let layers: Vec<&str> = layers(&parsed.file).map(|layer| layer.name.text.as_str()).collect();
     for (index, function) in library.own() {
@@ -106,16 +106,20 @@ pub(crate) fn layers(file: &File) -> impl Iterator<Item = &Layer> {
     })
 }
 
-fn redefinitions(file: &File, diagnostics: &mut Vec<Diagnostic>) {
+/// A name that is taken; a layer of such a name is not built.
+fn redefinitions(file: &File, checked: &mut Checked) {
+    let Checked { diagnostics, broken_layers } = checked;
     let mut defined: HashMap<&str, Span> = HashMap::new();
     for item in &file.items {
         let name = item.name();
         if is_primitive(&name.text) {
             let message = format!("`{}` is a primitive and cannot be defined", name.text);
             diagnostics.push(Diagnostic::new(Code::Redefined, name.span, message).help("give it another name"));
+            broken_layers.insert(name.text.clone());
         }
         if let Some(first) = defined.get(name.text.as_str()) {
             let message = format!("`{}` is defined twice", name.text);
+            broken_layers.insert(name.text.clone());
             diagnostics.push(
                 Diagnostic::new(Code::Redefined, name.span, message)
                     .label("defined again")
@@ -338,8 +342,8 @@ impl<'a> Ctx<'a> {
             let name = &setting.name.text;
             let values = known.map_or("a number", Known::values);
             let message = format!("`{name}` cannot be {}", display(&setting.value));
-            let diagnostic = Diagnostic::new(Code::BadSetting, setting.value.span, message)
-                .help(format!("`{name}` is {values}"));
+            let diagnostic =
+                Diagnostic::new(Code::BadSetting, setting.value.span, message).help(format!("`{name}` is {values}"));
             self.report(diagnostic);
         }
     }
@@ -492,8 +496,11 @@ impl<'a> Ctx<'a> {
                 self.setting_value(setting, known);
             } else {
                 let call = format!("{}[{}]", moment.name(), set.name.text);
-                let usable: Vec<&str> =
-                    Known::ALL.into_iter().filter(|known| self::applies(*known, moment, set)).map(Known::name).collect();
+                let usable: Vec<&str> = Known::ALL
+                    .into_iter()
+                    .filter(|known| self::applies(*known, moment, set))
+                    .map(Known::name)
+                    .collect();
                 let message = format!("`{call}` has no setting `{}`", setting.name.text);
                 let otherwise = match usable.as_slice() {
                     [] => "it has none of its own".to_owned(),

@@ -20,8 +20,6 @@ use crate::source::{Source, Span};
 #[grammar = "../../../grammar/normact.pest"]
 struct Grammar;
 
-/// Words that cannot be names.
-pub const KEYWORDS: [&str; 4] = ["fn", "layer", "param", "let"];
 /// The largest text that is parsed, in bytes.
 pub const MAX_BYTES: usize = 1 << 20;
 /// How deep brackets may nest.
@@ -51,8 +49,7 @@ impl Parsed {
 pub fn parse(source: &Source) -> (Parsed, Vec<Diagnostic>) {
     let text = source.text.as_str();
     let comments = comments(text);
-    let mut parsed =
-        Parsed { file: File { items: vec![], comments }, lost_names: HashSet::new(), damaged: vec![] };
+    let mut parsed = Parsed { file: File { items: vec![], comments }, lost_names: HashSet::new(), damaged: vec![] };
     if let Some(refusal) = refuse(text, &parsed.file.comments) {
         parsed.damaged.push(Span::new(0, text.len()));
         return (parsed, vec![refusal]);
@@ -65,6 +62,8 @@ pub fn parse(source: &Source) -> (Parsed, Vec<Diagnostic>) {
                 let mut reader = Reader { text, comments: &parsed.file.comments, diagnostics: &mut diagnostics };
                 let items = pairs.flat_map(Pair::into_inner).filter_map(|pair| reader.item(pair)).collect();
                 parsed.file.items = items;
+                // A definition with a number that could not be read must not be used.
+                parsed.damaged.extend(diagnostics.iter().filter(|d| d.code == Code::NumberRange).map(|d| d.span));
                 return (parsed, diagnostics);
             }
             Err(error) => {
@@ -142,7 +141,8 @@ fn syntax_error(text: &str, comments: &[Comment], at: usize, expected: &str) -> 
     let diagnostic = Diagnostic::new(Code::Syntax, span, format!("expected {expected}, found {what}"))
         .label(format!("expected {expected}"));
     if let Some(open) = open_bracket(text, comments, at)
-        && matches!(found, "" | "}" | "param" | "let" | "fn" | "layer")
+        && (matches!(found, "" | "}" | "param" | "let" | "fn" | "layer") || text[open..at].contains('\n'))
+        && found != "-"
     {
         let bracket = &text[open..=open];
         return diagnostic
@@ -182,18 +182,22 @@ fn found(text: &str, at: usize) -> &str {
 fn advice(text: &str, at: usize, found: &str) -> Option<&'static str> {
     let before = text[..at].trim_end();
     Some(match found {
-        "-" => "a line that starts with a minus sign right before a value begins a new expression; put a space after the `-` to go on",
+        "-" => {
+            "a line that starts with a minus sign right before a value begins a new expression; put a space after the `-` to go on"
+        }
         ";" => "statements end where the next begins; remove the `;`",
         "^" => "there is no power operator; write `square(x)` or `x * x`",
         "*" if before.ends_with('*') => "there is no power operator; write `square(x)` or `x * x`",
         "#" => "comments start with `//`",
-        "return" => "the last expression is the result; remove `return`",
         "def" | "function" | "func" => "a function is `fn name(x) = expression`",
-        "=" if before.ends_with('=') || before.ends_with(['<', '>', '!']) => "there are no comparisons; use `max` or `min`",
+        "=" if before.ends_with('=') || before.ends_with(['<', '>', '!']) => {
+            "there are no comparisons; use `max` or `min`"
+        }
         "<" | ">" | "?" => "there are no comparisons; use `max` or `min`",
         "{" if !before.is_empty() => "only a layer has braces: `layer name(x) { ... }`",
         "fn" | "layer" | "param" | "let" => "`fn`, `layer`, `param` and `let` cannot be names",
         "" if text[..at].matches('{').count() > text[..at].matches('}').count() => "a layer ends with `}`",
+        _ if before.ends_with("return") => "the last expression is the result; remove `return`",
         _ if found.starts_with(|c: char| !c.is_ascii()) => "names are made of the letters a-z, digits and `_`",
         _ => return None,
     })
@@ -265,8 +269,10 @@ fn blank(readable: &mut String, comments: &[Comment], at: usize) -> Blanked {
         Span::new(definition, next_definition)
     };
     let name = statement_name(&text[region.start..region.end]);
-    let blanked: String =
-        text[region.start..region.end].chars().map(|c| if c == '\n' { "\n".to_owned() } else { " ".repeat(c.len_utf8()) }).collect();
+    let blanked: String = text[region.start..region.end]
+        .chars()
+        .map(|c| if c == '\n' { "\n".to_owned() } else { " ".repeat(c.len_utf8()) })
+        .collect();
     let progress = blanked != text[region.start..region.end];
     let damaged = Span::new(definition, next_definition);
     readable.replace_range(region.start..region.end, &blanked);
@@ -293,7 +299,8 @@ fn statement_starts(text: &str, from: usize, to: usize) -> Vec<usize> {
         .filter(|start| {
             let rest = &text[*start..to];
             let blank = rest.trim_start_matches([' ', '\t', '\r']).starts_with('\n') || rest.is_empty();
-            let begins = begins_with_word(rest, "param") || begins_with_word(rest, "let") || (after_blank_line && !blank);
+            let begins =
+                begins_with_word(rest, "param") || begins_with_word(rest, "let") || (after_blank_line && !blank);
             after_blank_line = blank;
             begins
         })
@@ -420,7 +427,8 @@ impl Reader<'_> {
         }
         let message = format!("{} is too large for a number", pair.as_str());
         self.diagnostics.push(
-            Diagnostic::new(Code::NumberRange, exact(pair), message).help("numbers reach about 1.8e308, as in double precision"),
+            Diagnostic::new(Code::NumberRange, exact(pair), message)
+                .help("numbers reach about 1.8e308, as in double precision"),
         );
         1.0
     }
@@ -475,8 +483,7 @@ impl Reader<'_> {
 
     fn call(&mut self, pair: Pair<'_, Rule>) -> Call {
         let mut inner = pair.into_inner();
-        let mut call =
-            Call { function: name(next(&mut inner)), index_set: None, arguments: vec![], settings: vec![] };
+        let mut call = Call { function: name(next(&mut inner)), index_set: None, arguments: vec![], settings: vec![] };
         for part in inner {
             match part.as_rule() {
                 Rule::index_set => {
@@ -506,8 +513,7 @@ fn next<'i>(pairs: &mut impl Iterator<Item = Pair<'i, Rule>>) -> Pair<'i, Rule> 
 
 /// The parts of a phrase after its keyword.
 fn parts<'i>(pair: Pair<'i, Rule>) -> impl Iterator<Item = Pair<'i, Rule>> {
-    let is_keyword =
-        |rule: Rule| matches!(rule, Rule::fn_word | Rule::layer_word | Rule::param_word | Rule::let_word);
+    let is_keyword = |rule: Rule| matches!(rule, Rule::fn_word | Rule::layer_word | Rule::param_word | Rule::let_word);
     pair.into_inner().filter(move |part| !is_keyword(part.as_rule()))
 }
 

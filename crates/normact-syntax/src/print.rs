@@ -3,9 +3,7 @@
 //! The text reads back as the same graph (dead nodes apart). Values used more than once become
 //! `let`s, and so do values that would nest too deeply to read.
 
-use normact_ir::{Dag, Extent, Groups, IndexSet, Layer, MomentOp, NodeId, Op, Operands, Prim, Running};
-
-use crate::parse::KEYWORDS;
+use normact_ir::{Dag, Extent, Groups, IndexSet, Layer, MomentOp, NodeId, Op, Operands, Prim, Running, json};
 
 /// Expressions higher than this get a name.
 const MAX_HEIGHT: usize = 24;
@@ -244,7 +242,7 @@ impl Names {
         let first = name[stem.len()..].parse().unwrap_or(0usize);
         let numbered = (first.max(1)..).map(|number| format!("{stem}{number}"));
         let candidates = std::iter::once(name.to_owned()).chain(numbered);
-        let free = candidates.into_iter().find(|name| !self.0.contains(name) && !KEYWORDS.contains(&name.as_str()));
+        let free = candidates.into_iter().find(|name| !self.0.contains(name) && json::is_identifier(name));
         let free = free.unwrap_or_else(|| unreachable!("there are more numbers than names"));
         self.0.insert(free.clone());
         free

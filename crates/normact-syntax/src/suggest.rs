@@ -1,11 +1,15 @@
 //! "Did you mean": the known name nearest to a misspelt one.
 
 /// The nearest of `known`, if it is near enough to be what was meant.
-pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let distance = |name: &str| strsim::damerau_levenshtein(&word.to_lowercase(), &name.to_lowercase());
     let (distance, name) = known.into_iter().map(|name| (distance(name), name)).min()?;
-    // One slip in a short name, two in a long one.
-    let slips = if word.chars().count() <= 4 { 1 } else { 2 };
+    // One slip in a short name, two in a long one; any two single letters are one slip apart.
+    let slips = match word.chars().count() {
+        0..=2 => 0,
+        3..=4 => 1,
+        _ => 2,
+    };
     (distance <= slips).then_some(name)
 }
 

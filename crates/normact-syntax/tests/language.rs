@@ -25,7 +25,8 @@ fn check_graph(body: &str, expected: Expect) {
     assert!(!analysis.has_errors(), "{:?}", analysis.diagnostics);
     let printed = print(&analysis.layers[0].layer);
     let body = printed.split_once("param w = 1\n\n").unwrap().1;
-    expected.assert_eq(body.trim_end_matches("}\n"));
+    let body: Vec<&str> = body.trim_end_matches("}\n").lines().map(str::trim_start).collect();
+    expected.assert_eq(&body.join("\n"));
 }
 
 fn codes(text: &str) -> Vec<&'static str> {
@@ -34,32 +35,20 @@ fn codes(text: &str) -> Vec<&'static str> {
 
 #[test]
 fn precedence_is_the_usual_one() {
-    check_graph("x + v * w - x / v", expect![[r#"
-            x + v * w - x / v
-    "#]]);
-    check_graph("x - (v - w)", expect![[r#"
-            x - (v - w)
-    "#]]);
-    check_graph("x / (v / w) * -x", expect![[r#"
-            x / (v / w) * -x
-    "#]]);
-    check_graph("-x * v + -2 * w - -3", expect![[r#"
-            -x * v + -2 * w - -3
-    "#]]);
-    check_graph("-(2) + neg(2) + - - x", expect![[r#"
-            -2 - 2 - -x
-    "#]]);
+    check_graph("x + v * w - x / v", expect!["x + v * w - x / v"]);
+    check_graph("x - (v - w)", expect!["x - (v - w)"]);
+    check_graph("x / (v / w) * -x", expect!["x / (v / w) * -x"]);
+    check_graph("-x * v + -2 * w - -3", expect!["-x * v + -2 * w - -3"]);
+    check_graph("-(2) + neg(2) + - - x", expect!["-2 - 2 - -x"]);
 }
 
 #[test]
 fn a_minus_sign_at_the_start_of_a_line_goes_on_only_before_a_space() {
-    check_graph("let y = tanh(x)\n -y * v", expect![[r#"
-            -tanh(x) * v
-    "#]]);
-    check_graph("tanh(x)\n // here\n - x * v\n / w", expect![[r#"
-            tanh(x) - x * v / w
-    "#]]);
-    check("layer l(x) {\n    max(x\n        -2, x)\n}\n", expect![[r#"
+    check_graph("let y = tanh(x)\n -y * v", expect!["-tanh(x) * v"]);
+    check_graph("tanh(x)\n // here\n - x * v\n / w", expect!["tanh(x) - x * v / w"]);
+    check(
+        "layer l(x) {\n    max(x\n        -2, x)\n}\n",
+        expect![[r#"
         error[E0101]: expected an operator, found `-`
           ┌─ t.nact:3:9
           │
@@ -68,18 +57,19 @@ fn a_minus_sign_at_the_start_of_a_line_goes_on_only_before_a_space() {
           │
           = help: a line that starts with a minus sign right before a value begins a new expression; put a space after the `-` to go on
 
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn functions_are_inlined_and_equal_parts_shared() {
-    check_graph("relu(x) + min(x, v)", expect![[r#"
-            max(x, 0) - max(-x, -v)
-    "#]]);
-    check_graph("let s = std[batch](x)\n x / s + v / std[batch](x, eps = 1e-5)", expect![[r#"
-            let t1 = std[batch](x)
-            x / t1 + v / t1
-    "#]]);
+    check_graph("relu(x) + min(x, v)", expect!["max(x, 0) - max(-x, -v)"]);
+    check_graph(
+        "let s = std[batch](x)\n x / s + v / std[batch](x, eps = 1e-5)",
+        expect![[r#"
+        let t1 = std[batch](x)
+        x / t1 + v / t1"#]],
+    );
 }
 
 #[test]
@@ -198,7 +188,11 @@ fn printed_graphs_read_back_as_themselves() {
         let read: Vec<_> = analysis.layers.iter().map(|compiled| compiled.layer.dag.normalized()).collect();
         // A graph that ignores its input is refused as a layer, and only for that.
         if analysis.has_errors() {
-            assert!(analysis.diagnostics.iter().all(|d| !d.is_error() || d.code == Code::IgnoresInput), "seed {seed}: {text}{}", render(&source, &analysis.diagnostics, false));
+            assert!(
+                analysis.diagnostics.iter().all(|d| !d.is_error() || d.code == Code::IgnoresInput),
+                "seed {seed}: {text}{}",
+                render(&source, &analysis.diagnostics, false)
+            );
             continue;
         }
         assert_eq!(read, [layer.dag.normalized()], "seed {seed}:\n{text}\n{}", json::to_json(&layer));
@@ -210,7 +204,8 @@ fn formatting_is_idempotent_and_keeps_the_meaning() {
     for seed in 0..500u64 {
         let text = print(&Space::language().draw(&mut ChaCha8Rng::seed_from_u64(seed)));
         // The same text with its layout destroyed.
-        let mangled = text.replace("    ", "").replace(" * ", "  *\n ").replace(", ", " ,\n\n\n").replace("{\n", "{ // c\n");
+        let mangled =
+            text.replace("    ", "").replace(" * ", "  *\n ").replace(", ", " ,\n\n\n").replace("{\n", "{ // c\n");
         let formatted = |text: &str| {
             let source = Source::new("t.nact", text);
             let (parsed, diagnostics) = parse(&source);
@@ -249,7 +244,8 @@ fn comments_survive_formatting() {
 
         fn f(a, b) = a + b // end
         // bye
-    "#]].assert_eq(&format(&source, &parsed.file));
+    "#]]
+    .assert_eq(&format(&source, &parsed.file));
 }
 
 #[test]
@@ -300,8 +296,9 @@ fn a_chain_of_doubling_functions_stays_small() {
 fn any_bytes_end_without_a_panic() {
     use rand::RngExt;
     let words = [
-        "layer", "fn", "param", "let", "x", "(", ")", "{", "}", "[", "]", "=", "+", "-", "*", "/", ",", ":", "1", "1e999", ".5",
-        "std", "batch", "group", "\n", "\n\n", " ", "//", "é", "\u{0}", "max", "eps", "scalar", "silu", ";", "_",
+        "layer", "fn", "param", "let", "x", "(", ")", "{", "}", "[", "]", "=", "+", "-", "*", "/", ",", ":", "1",
+        "1e999", ".5", "std", "batch", "group", "\n", "\n\n", " ", "//", "é", "\u{0}", "max", "eps", "scalar", "silu",
+        ";", "_",
     ];
     for seed in 0..20_000u64 {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
