@@ -1,0 +1,329 @@
+//! The module: parameters, buffers, shapes and number formats around the lowered graph.
+
+use std::fmt;
+use std::sync::Arc;
+
+use burn::module::{
+    Content, Devices, Flag, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param,
+    RunningState,
+};
+use burn::tensor::{DType, Device, FloatDType, Gradients, Tensor};
+use normact_ir::{Layer, Mode, Shape, ShapeError};
+
+use crate::error::{BuildError, ValueError};
+use crate::lower::{self, Plan};
+
+/// A layer of the language as a Burn module, for a fixed number of channels.
+///
+/// Parameters are tensors of shape `[channels]` or `[1]` under their names in the formula; running
+/// averages of batch statistics are buffers beside them ([`normact_ir::Buffers`] has the rules).
+///
+/// Batch statistics come from the batch, and update the buffers, when the input is on an autodiff
+/// device and training is enabled; otherwise they come from the buffers. So [`Module::valid`] and
+/// [`Module::freeze`] do what they do for [`burn::nn::BatchNorm`]. As with that module, clones
+/// share their buffers, while `valid` and `train` make new ones.
+///
+/// Half-precision inputs are computed in f32 and the result is cast back; f64 inputs are computed
+/// in f64.
+///
+/// ```
+/// use burn::tensor::{Device, Tensor};
+/// use normact_burn::NormAct;
+/// use normact_ir::{Builder, Layer, Prim};
+///
+/// // x * sigmoid(x)
+/// let mut builder = Builder::new();
+/// let x = builder.input();
+/// let gate = builder.unary(Prim::Sigmoid, x);
+/// let product = builder.binary(Prim::Mul, x, gate);
+/// let layer = Layer { name: "silu".to_owned(), dag: builder.finish(product) };
+///
+/// let device = Device::flex();
+/// let silu = NormAct::new(&layer, 8, &device)?;
+/// let y = silu.forward(Tensor::<4>::ones([2, 8, 4, 4], &device));
+/// assert_eq!(y.dims(), [2, 8, 4, 4]);
+/// # Ok::<(), normact_burn::BuildError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct NormAct {
+    plan: Arc<Plan>,
+    params: Vec<Param<Tensor<1>>>,
+    running: Vec<RunningState<Tensor<1>>>,
+    training: Param<Flag>,
+}
+
+impl NormAct {
+    /// Builds the layer for so many channels, parameters and buffers at their initial values.
+    ///
+    /// # Errors
+    /// The layer does not fit the number of channels: `group(5)` on 12 channels.
+    pub fn new(layer: &Layer, channels: usize, device: &Device) -> Result<Self, BuildError> {
+        let plan = Plan::new(layer.clone(), channels).map_err(|errors| BuildError {
+            layer: layer.name.clone(),
+            channels,
+            errors,
+        })?;
+        let full = |len: usize, value: f64| Tensor::<1>::full([len], value, device);
+        let params = layer.dag.params().iter();
+        let running = plan.buffers.list().iter();
+        Ok(Self {
+            params: params
+                .map(|param| Param::from_tensor(full(param.extent.len(channels), param.init.get())))
+                .collect(),
+            running: running.map(|buffer| RunningState::new(full(buffer.len(channels), buffer.init()))).collect(),
+            training: Param::from_bool(true),
+            plan: Arc::new(plan),
+        })
+    }
+
+    /// Applies the layer to an input of shape `[samples, channels, ...]`, rank 2 to 5. The result
+    /// has the same shape and number format.
+    ///
+    /// # Panics
+    /// The shape does not fit; [`Self::check`] tells beforehand.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let dims = x.dims();
+        if let Err(error) = self.check(&dims) {
+            panic!("layer `{}`: {error}", self.layer().name);
+        }
+        let training = x.device().is_autodiff() && self.training.is_enabled();
+        let mode = if training { Mode::Training } else { Mode::Evaluation };
+        let view = [dims[0], dims[1], dims[2..].iter().product()];
+        let dtype = x.dtype();
+        let x = x.reshape(view).cast(computed_in(dtype));
+        let y = lower::run(&self.plan, mode, x, &self.params, &self.running).cast(dtype);
+        let y = if y.dims() == view { y } else { y.expand(view) };
+        y.reshape(dims)
+    }
+
+    /// Whether an input of that shape fits.
+    ///
+    /// # Errors
+    /// The rank, an empty axis or the number of channels, with the equation that does not hold.
+    pub fn check(&self, shape: &[usize]) -> Result<(), ShapeError> {
+        let (found, channels) = (Shape::new(shape)?.channels(), self.channels());
+        if found == channels {
+            return Ok(());
+        }
+        Err(ShapeError {
+            node: None,
+            message: format!("the layer is built for {channels} channels and the input has {found}"),
+            equation: "size of axis 1 == channels".to_owned(),
+            bindings: vec![("size of axis 1".to_owned(), found), ("channels".to_owned(), channels)],
+            help: format!("give a tensor of shape [n, {channels}, ...], or build the layer for {found} channels"),
+        })
+    }
+
+    /// The layer it computes.
+    pub fn layer(&self) -> &Layer {
+        &self.plan.layer
+    }
+
+    /// The number of channels it is built for.
+    pub fn channels(&self) -> usize {
+        self.plan.channels
+    }
+
+    /// The names of the parameters, in the order of declaration.
+    pub fn param_names(&self) -> impl Iterator<Item = &str> {
+        self.layer().dag.params().iter().map(|param| param.name.as_str())
+    }
+
+    /// The names of the buffers.
+    pub fn buffer_names(&self) -> impl Iterator<Item = &str> {
+        self.plan.buffers.list().iter().map(|buffer| buffer.name.as_str())
+    }
+
+    /// The values of a parameter or buffer.
+    ///
+    /// # Errors
+    /// There is none of that name, or the device fails.
+    pub fn values(&self, name: &str) -> Result<Vec<f64>, ValueError> {
+        let tensor = match self.slot(name)? {
+            Slot::Param(index) => self.params[index].val(),
+            Slot::Buffer(index) => self.running[index].value_sync(),
+        };
+        tensor.try_to_vec_as().map_err(|source| ValueError::Device { name: name.to_owned(), source })
+    }
+
+    /// Replaces the values of a parameter or buffer.
+    ///
+    /// # Errors
+    /// There is none of that name, or it has another number of values.
+    pub fn set_values(&mut self, name: &str, values: &[f64]) -> Result<(), ValueError> {
+        let slot = self.slot(name)?;
+        let old = match slot {
+            Slot::Param(index) => self.params[index].val(),
+            Slot::Buffer(index) => self.running[index].value_sync(),
+        };
+        let [expected] = old.dims();
+        if values.len() != expected {
+            return Err(ValueError::Length { name: name.to_owned(), expected, found: values.len() });
+        }
+        let new = Tensor::from_data(values, (&old.device(), old.dtype()));
+        match slot {
+            Slot::Param(index) => {
+                let param = &mut self.params[index];
+                *param = param.clone().map(|old| if old.is_require_grad() { new.require_grad() } else { new });
+            }
+            Slot::Buffer(index) => {
+                self.running[index].update(new);
+                self.running[index].value_sync();
+            }
+        }
+        Ok(())
+    }
+
+    /// The gradient of a parameter after a backward pass; zeros where the output does not depend on it.
+    ///
+    /// # Errors
+    /// There is no parameter of that name, or the device fails.
+    pub fn gradient(&self, name: &str, gradients: &Gradients) -> Result<Vec<f64>, ValueError> {
+        let Slot::Param(index) = self.slot(name)? else {
+            let known = self.param_names().map(str::to_owned).collect();
+            return Err(ValueError::UnknownName { name: name.to_owned(), known });
+        };
+        let param = self.params[index].val();
+        let Some(gradient) = param.grad(gradients) else { return Ok(vec![0.0; param.dims()[0]]) };
+        gradient.try_to_vec_as().map_err(|source| ValueError::Device { name: name.to_owned(), source })
+    }
+
+    fn slot(&self, name: &str) -> Result<Slot, ValueError> {
+        let param = self.param_names().position(|known| known == name).map(Slot::Param);
+        let buffer = || self.buffer_names().position(|known| known == name).map(Slot::Buffer);
+        param.or_else(buffer).ok_or_else(|| ValueError::UnknownName {
+            name: name.to_owned(),
+            known: self.param_names().chain(self.buffer_names()).map(str::to_owned).collect(),
+        })
+    }
+}
+
+/// Where a named tensor is.
+#[derive(Clone, Copy)]
+enum Slot {
+    Param(usize),
+    Buffer(usize),
+}
+
+/// The number format a layer is computed in for an input of another.
+fn computed_in(input: DType) -> FloatDType {
+    match input {
+        DType::F64 => FloatDType::F64,
+        _ => FloatDType::F32,
+    }
+}
+
+/// What Burn's visitors are told a parameter is contained in.
+const CONTAINER: &str = "Struct:NormAct";
+
+/// As `#[derive(Module)]` would do it for a struct with one field per parameter and buffer.
+impl Module for NormAct {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.running.collect_devices(self.params.collect_devices(devices))
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        Self { params: self.params.fork(device), running: self.running.fork(device), ..self }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self { params: self.params.to_device(device), running: self.running.to_device(device), ..self }
+    }
+
+    fn train(self) -> Self {
+        Self {
+            params: self.params.train(),
+            running: self.running.train(),
+            training: self.training.train(),
+            plan: self.plan,
+        }
+    }
+
+    fn valid(&self) -> Self {
+        Self {
+            params: self.params.valid(),
+            running: self.running.valid(),
+            training: self.training.valid(),
+            plan: self.plan.clone(),
+        }
+    }
+
+    fn materialize(self) -> Self {
+        Self { params: self.params.materialize(), ..self }
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        for (name, param) in self.param_names().zip(&self.params) {
+            visitor.enter_module(name, CONTAINER);
+            param.visit(visitor);
+            visitor.exit_module(name, CONTAINER);
+        }
+        for (name, running) in self.buffer_names().zip(&self.running) {
+            // A visitor reads the value without the last update unless it is brought up to date.
+            running.value_sync();
+            visitor.enter_module(name, CONTAINER);
+            running.visit(visitor);
+            visitor.exit_module(name, CONTAINER);
+        }
+        visitor.enter_module(TRAINING, CONTAINER);
+        self.training.visit(visitor);
+        visitor.exit_module(TRAINING, CONTAINER);
+    }
+
+    fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+        let Self { plan, params, running, training } = self;
+        let names = plan.layer.dag.params().iter().map(|param| &param.name);
+        let params = names.zip(params).map(|(name, param)| map_named(name, param, mapper)).collect();
+        let names = plan.buffers.list().iter().map(|buffer| &buffer.name);
+        let running = names.zip(running).map(|(name, running)| {
+            // An update that is still pending would replace the mapped value.
+            running.value_sync();
+            map_named(name, running, mapper)
+        });
+        let running = running.collect();
+        let training = map_named(TRAINING, training, mapper);
+        Self { plan, params, running, training }
+    }
+}
+
+/// The name of the flag in paths, as in Burn's batch normalization.
+const TRAINING: &str = "training";
+
+fn map_named<T: Module, M: ModuleMapper>(name: &str, module: T, mapper: &mut M) -> T {
+    mapper.enter_module(name, CONTAINER);
+    let mapped = module.map(mapper);
+    mapper.exit_module(name, CONTAINER);
+    mapped
+}
+
+impl fmt::Display for NormAct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.format(Default::default()))
+    }
+}
+
+impl ModuleDisplay for NormAct {}
+
+impl ModuleDisplayDefault for NormAct {
+    fn content(&self, content: Content) -> Option<Content> {
+        let with_len = |name: &str, len: usize| format!("{name} [{len}]");
+        let params = self.layer().dag.params().iter();
+        let params = params.map(|param| with_len(&param.name, param.extent.len(self.channels())));
+        let buffers = self.plan.buffers.list().iter();
+        let buffers = buffers.map(|buffer| with_len(&buffer.name, buffer.len(self.channels())));
+        let mut content = content.add("layer", &self.layer().name).add("channels", &self.channels());
+        for (kind, names) in [("parameters", params.collect::<Vec<_>>()), ("buffers", buffers.collect())] {
+            if !names.is_empty() {
+                content = content.add(kind, &names.join(", "));
+            }
+        }
+        if !self.training.is_enabled() {
+            content = content.add(TRAINING, &self.training);
+        }
+        content.optional()
+    }
+
+    fn num_params(&self) -> usize {
+        Module::num_params(self)
+    }
+}

@@ -1,0 +1,191 @@
+//! Inputs that break careless statistics.
+
+use std::num::NonZeroU32;
+
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use normact_burn::NormAct;
+use normact_ir::{Groups, IndexSet, Inputs, Layer, Mode, Moment, Prim, Shape, evaluate};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::devices::devices;
+use crate::layers::{affine, evonorm_b0, layer, moment, normalized};
+use crate::reference::{self, Subject, numbers};
+
+const GROUPS_OF_TWO: IndexSet = IndexSet::Group(Groups::Exactly(NonZeroU32::new(2).unwrap()));
+
+const INDEX_SETS: [IndexSet; 6] =
+    [IndexSet::Batch, IndexSet::Instance, IndexSet::Layer, GROUPS_OF_TWO, IndexSet::Channel, IndexSet::All];
+
+#[test]
+fn a_large_mean_does_not_drown_the_variance() {
+    for device in devices() {
+        for over in INDEX_SETS {
+            for dims in [[4, 8, 32, 32], [2, 64, 14, 14], [1024, 16, 1, 1]] {
+                let var = layer("var", |builder| {
+                    let x = builder.input();
+                    moment(builder, Moment::Var, over, 0.0, x)
+                });
+                let inputs = inputs(&var, &dims, random(&dims, 1e4, 1));
+                let expected = evaluate(&var.dag, &inputs, Mode::Training).expect("the inputs fit").output();
+                let found =
+                    numbers(built(&var, dims[1], &device).forward(tensor(dims, &inputs.x, &device, FloatDType::F32)));
+                for (found, expected) in found.iter().zip(&expected) {
+                    // Over two channels the variance of a pair can be anything down to 0.
+                    let allowed = 1e-3 * expected.max(1e-2);
+                    assert!(
+                        (found - expected).abs() <= allowed,
+                        "{over} of {dims:?} on {device:?}: {found}, expected {expected}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bad_sample_leaves_the_others_alone() {
+    let dims = [3, 4, 5, 1];
+    let per_sample = 4 * 5;
+    let good = random(&dims, 0.0, 2);
+    for (device, bad) in devices().iter().flat_map(|device| [(device, f64::NAN), (device, f64::INFINITY)]) {
+        for over in [IndexSet::Instance, IndexSet::Layer, GROUPS_OF_TWO, IndexSet::Channel] {
+            let norm = norm(over, 1e-5);
+            let subject = Subject::new(&norm, &inputs(&norm, &dims, vec![]), device, FloatDType::F32);
+            let outcome = |x: &[f64]| subject.pass(x, Mode::Training, &good);
+            let mut x = good.clone();
+            x[3] = bad;
+            let (expected, found) = (outcome(&good), outcome(&x));
+            assert!(found.y[..per_sample].iter().any(|y| y.is_nan()), "{over} on {device:?}");
+            assert_eq!(found.y[per_sample..], expected.y[per_sample..], "{over} on {device:?}");
+            assert_eq!(found.dx[per_sample..], expected.dx[per_sample..], "{over} on {device:?}");
+        }
+    }
+}
+
+#[test]
+fn the_order_in_memory_makes_no_difference() {
+    let layer = evonorm_b0();
+    for device in devices() {
+        let module = built(&layer, 6, &device);
+        // Channels last in memory, and the same numbers in the usual order.
+        let last = tensor([2, 5, 3, 6], &random(&[2, 5, 3, 6], 1.0, 3), &device, FloatDType::F32).permute([0, 3, 1, 2]);
+        let usual = Tensor::<4>::from_data(last.clone().into_data(), &device.clone().autodiff());
+        assert_eq!(numbers(module.forward(last)), numbers(module.forward(usual)), "{device:?}");
+    }
+}
+
+#[test]
+fn half_precision_is_computed_in_f32() {
+    let dims = [4, 8, 9, 7];
+    for device in devices() {
+        for dtype in [FloatDType::F16, FloatDType::BF16].into_iter().filter(|&dtype| device.supports_dtype(dtype)) {
+            // With the mean 1000 the sums of squares are far beyond the largest f16.
+            let rounding = if dtype == FloatDType::F16 { 1e-3 } else { 8e-3 };
+            for over in INDEX_SETS {
+                let x = tensor(dims, &random(&dims, 1000.0, 4), &device, dtype);
+                agrees(&norm(over, 1e-5), &dims, &numbers(x.clone()), &device, dtype, 2.0 * rounding);
+                assert_eq!(built(&evonorm_b0(), 8, &device).forward(x.clone()).dtype(), x.dtype());
+            }
+        }
+    }
+    assert!(devices().iter().all(|device| device.supports_dtype(FloatDType::F16)));
+}
+
+#[test]
+fn single_elements_are_statistics_too() {
+    for device in devices() {
+        for dims in [&[1, 6][..], &[3, 6], &[1, 6, 1, 1], &[3, 6, 1], &[1, 6, 4], &[1, 2, 1, 1, 1]] {
+            let x = random(dims, 0.0, 5);
+            for over in INDEX_SETS {
+                agrees(&norm(over, 1e-3), dims, &x, &device, FloatDType::F32, 1e-5);
+            }
+            agrees(&evonorm_b0(), dims, &x, &device, FloatDType::F32, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_root_of_zero_has_derivative_zero() {
+    let dims = [2, 4, 3];
+    for device in devices() {
+        for (over, kind) in INDEX_SETS.into_iter().flat_map(|over| [(over, Moment::Std), (over, Moment::Rms)]) {
+            let root = layer("root", |builder| {
+                let x = builder.input();
+                let root = moment(builder, kind, over, 0.0, x);
+                let sum = builder.binary(Prim::Add, x, root);
+                affine(builder, sum)
+            });
+            let x = if kind == Moment::Std { vec![3.0; 24] } else { vec![0.0; 24] };
+            let subject = Subject::new(&root, &inputs(&root, &dims, vec![]), &device, FloatDType::F32);
+            let found = subject.pass(&x, Mode::Training, &[1.0; 24]);
+            assert_eq!(found.dx, [1.0; 24], "{} over {over} on {device:?}", kind.name());
+        }
+    }
+}
+
+#[test]
+fn a_result_that_does_not_vary_is_repeated() {
+    for device in devices() {
+        for over in INDEX_SETS {
+            let mean = layer("mean", |builder| {
+                let x = builder.input();
+                moment(builder, Moment::Mean, over, 0.0, x)
+            });
+            for dims in [&[3, 4][..], &[2, 6, 5], &[2, 4, 3, 2], &[2, 4, 1, 3, 2]] {
+                agrees(&mean, dims, &random(dims, 0.0, 6), &device, FloatDType::F32, 1e-6);
+            }
+        }
+    }
+}
+
+/// Compares a training pass with the evaluator.
+fn agrees(layer: &Layer, dims: &[usize], x: &[f64], device: &Device, dtype: FloatDType, tolerance: f64) {
+    let dy = random(dims, 0.0, 99);
+    let inputs = inputs(layer, dims, x.to_vec());
+    let expected = reference::expected(&layer.dag, &inputs, Mode::Training, &dy);
+    let found = Subject::new(layer, &inputs, device, dtype).pass(x, Mode::Training, &dy);
+    for ((name, found), (_, expected)) in found.lists().zip(expected.lists()) {
+        let difference = difference(found, expected);
+        assert!(
+            difference <= tolerance,
+            "{name} of {} at {dims:?} on {device:?} differs by {difference:e}",
+            layer.name
+        );
+    }
+}
+
+/// The largest difference, relative to the largest number expected or 1; NaN where one is NaN.
+fn difference(found: &[f64], expected: &[f64]) -> f64 {
+    let largest = expected.iter().fold(1.0, |largest: f64, x| largest.max(x.abs()));
+    let differences = found.iter().zip(expected).map(|(found, expected)| (found - expected).abs() / largest);
+    differences.fold(0.0, |worst, next| if next <= worst { worst } else { next })
+}
+
+/// `(x - mean(x)) / std(x) * gamma + beta`
+fn norm(over: IndexSet, eps: f64) -> Layer {
+    layer("norm", |builder| {
+        let x = builder.input();
+        let normalized = normalized(builder, over, eps, x);
+        affine(builder, normalized)
+    })
+}
+
+fn inputs(layer: &Layer, dims: &[usize], x: Vec<f64>) -> Inputs {
+    Inputs::initial(&layer.dag, Shape::new(dims).expect("the shapes of these tests are valid"), x)
+}
+
+fn built(layer: &Layer, channels: usize, device: &Device) -> NormAct {
+    NormAct::new(layer, channels, device).expect("the layers of these tests fit")
+}
+
+fn tensor<const D: usize>(dims: [usize; D], values: &[f64], device: &Device, dtype: FloatDType) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values.to_vec(), dims), (&device.clone().autodiff(), dtype.into()))
+}
+
+/// Numbers of roughly the normal distribution with variance 1, exact in f32.
+fn random(dims: &[usize], mean: f64, seed: u64) -> Vec<f64> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut number = || mean + (0..12).map(|_| rng.random_range(0.0..1.0)).sum::<f64>() - 6.0;
+    (0..dims.iter().product()).map(|_| f64::from(number() as f32)).collect()
+}
