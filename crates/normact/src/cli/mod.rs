@@ -1,0 +1,90 @@
+//! The `normact` command line: one file per command, each an `Args` and a `run`.
+//!
+//! Results go to standard output, everything else to standard error. Exit codes: 0 success, 1 a
+//! negative answer, 2 bad use.
+
+mod check;
+mod completions;
+mod explain;
+mod fmt;
+mod gradcheck;
+mod list;
+mod output;
+mod run;
+mod show;
+mod tensors;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::Failure;
+pub(crate) use output::{color_on_stderr, note, print, print_json};
+
+/// How a command that could do its work ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Exit code 0.
+    Success,
+    /// Exit code 1: the answer is no (a check failed, two layers differ).
+    Negative,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  normact train evonorm_s0              train a small ResNet with the layer on real images
+  normact check my.nact                 everything wrong or suspicious about a formula
+  normact show evonorm_b0 --as graph    its computation graph, shapes and statistics
+  normact run bn_relu --input x.safetensors --output y.safetensors --grad
+
+LAYER is a file, file.nact:name, a graph in JSON, the name of a built-in layer, or - for standard input.
+Exit codes: 0 success, 1 a negative answer, 2 bad use.";
+
+/// A text language and compiler for normalization-activation layers
+#[derive(Debug, Parser)]
+#[command(name = "normact", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(check::Args),
+    Fmt(fmt::Args),
+    List(list::Args),
+    Show(show::Args),
+    Run(run::Args),
+    Gradcheck(gradcheck::Args),
+    Train(train::Args),
+    Explain(explain::Args),
+    Completions(completions::Args),
+}
+
+/// Runs the program on the process's arguments.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Check(args) => check::run(&args),
+        Command::Fmt(args) => fmt::run(&args),
+        Command::List(args) => list::run(&args),
+        Command::Show(args) => show::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Gradcheck(args) => gradcheck::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    };
+    match outcome {
+        Ok(Outcome::Success) => ExitCode::SUCCESS,
+        Ok(Outcome::Negative) => ExitCode::from(1),
+        Err(failure) => {
+            report(&failure);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn report(failure: &Failure) {
+    note(&failure.to_string());
+}

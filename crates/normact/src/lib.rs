@@ -1,0 +1,26 @@
+//! normact: a text language and compiler for normalization-activation layers.
+//!
+//! A formula goes through these stages, each a function on values:
+//!
+//! ```text
+//! text --parse--> syntax tree --names--> checked --build--> graph --check--> module
+//! ```
+//!
+//! [`module()`] takes a formula to a Burn module; [`built_in`] are the layers that ship with the
+//! program; [`load`] finds what a user names; [`train`] trains an image classifier around a layer.
+//! The command line is [`cli`]. Only this crate reads and writes files.
+
+pub mod built_in;
+pub mod cli;
+mod compile;
+pub mod data;
+pub mod device;
+mod failure;
+pub mod files;
+pub mod load;
+pub mod train;
+
+pub use compile::{built_in_module, from_source, from_text, module, module_from_layer};
+pub use failure::Failure;
+pub use normact_burn::NormAct;
+pub use {normact_ir as ir, normact_syntax as syntax};

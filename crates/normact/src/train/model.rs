@@ -1,0 +1,169 @@
+//! The network that is trained: a pre-activation ResNet (He et al. 2016, "Identity Mappings in Deep
+//! Residual Networks") in its form for small images, with the user's layer in every place where
+//! the original has batch normalization and ReLU.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::{Device, Tensor, TensorData};
+use clap::ValueEnum;
+use normact_ir::Layer;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::data::Dataset;
+use crate::{Failure, NormAct, module_from_layer};
+
+/// Channels of the three stages; each stage after the first halves the image.
+const WIDTHS: [usize; 3] = [16, 32, 64];
+
+/// The networks on offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModelName {
+    /// One residual block in each of three stages: 7 places for the layer, 75 thousand weights
+    ResnetTiny,
+    /// Three residual blocks in each stage, the depth of ResNet-20: 19 places, 270 thousand weights
+    #[value(name = "resnet-20")]
+    #[serde(rename = "resnet-20")]
+    Resnet20,
+}
+
+impl ModelName {
+    /// The name as it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ResnetTiny => "resnet-tiny",
+            Self::Resnet20 => "resnet-20",
+        }
+    }
+
+    fn blocks_per_stage(self) -> usize {
+        match self {
+            Self::ResnetTiny => 1,
+            Self::Resnet20 => 3,
+        }
+    }
+}
+
+/// A pre-activation ResNet: images `[n, channels, height, width]` to class scores `[n, classes]`.
+#[derive(Module, Debug)]
+pub struct ResNet {
+    stem: Conv2d,
+    blocks: Vec<Block>,
+    norm_act: NormAct,
+    head: Linear,
+}
+
+/// `x + conv2(act2(conv1(act1(x))))`. Where the size changes, the sum's other side is a 1x1
+/// convolution of `act1(x)` in place of `x`.
+#[derive(Module, Debug)]
+struct Block {
+    norm_act1: NormAct,
+    conv1: Conv2d,
+    norm_act2: NormAct,
+    conv2: Conv2d,
+    shortcut: Option<Conv2d>,
+}
+
+impl ResNet {
+    /// Builds the network on a plain device ([`Module::train`] makes it trainable). The initial
+    /// weights are drawn here and not by the device, so that every device starts from the same.
+    ///
+    /// # Errors
+    /// Where the layer cannot be built for one of the widths.
+    pub fn new(name: ModelName, layer: &Layer, dataset: &Dataset, seed: u64, device: &Device) -> Result<Self, Failure> {
+        let norm_act = |channels| module_from_layer(layer, channels, device);
+        let mut weights = Weights { generator: ChaCha8Rng::seed_from_u64(seed), device };
+
+        let stem = weights.conv(dataset.shape.channels, WIDTHS[0], 3, 1);
+        let mut blocks = Vec::new();
+        let mut channels = WIDTHS[0];
+        for (stage, width) in WIDTHS.into_iter().enumerate() {
+            for index in 0..name.blocks_per_stage() {
+                let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+                blocks.push(Block {
+                    norm_act1: norm_act(channels)?,
+                    conv1: weights.conv(channels, width, 3, stride),
+                    norm_act2: norm_act(width)?,
+                    conv2: weights.conv(width, width, 3, 1),
+                    shortcut: (channels != width).then(|| weights.conv(channels, width, 1, stride)),
+                });
+                channels = width;
+            }
+        }
+        Ok(Self { stem, blocks, norm_act: norm_act(channels)?, head: weights.linear(channels, dataset.classes) })
+    }
+
+    /// The score of each class for each image.
+    pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
+        let features = self.blocks.iter().fold(self.stem.forward(images), |x, block| block.forward(x));
+        let features = self.norm_act.forward(features);
+        let [samples, channels, height, width] = features.dims();
+        let pooled = features.reshape([samples, channels, height * width]).mean_dim(2);
+        self.head.forward(pooled.reshape([samples, channels]))
+    }
+
+    /// How many numbers training changes. Meaningful for a trainable network only.
+    pub fn parameter_count(&self) -> usize {
+        /// Running statistics are visited too, but take no gradient.
+        struct Count(usize);
+        impl ModuleVisitor for Count {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if param.is_require_grad() {
+                    self.0 += param.shape().num_elements();
+                }
+            }
+        }
+        let mut count = Count(0);
+        self.visit(&mut count);
+        count.0
+    }
+}
+
+impl Block {
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let activated = self.norm_act1.forward(x.clone());
+        let kept = match &self.shortcut {
+            Some(shortcut) => shortcut.forward(activated.clone()),
+            None => x,
+        };
+        let hidden = self.norm_act2.forward(self.conv1.forward(activated));
+        kept + self.conv2.forward(hidden)
+    }
+}
+
+/// Makes layers with weights drawn from a seeded generator.
+struct Weights<'a> {
+    generator: ChaCha8Rng,
+    device: &'a Device,
+}
+
+impl Weights<'_> {
+    /// A convolution that keeps the image's size up to its stride. Its weights are uniform with the
+    /// variance 2 / fan-in of He et al. 2015.
+    fn conv(&mut self, inputs: usize, outputs: usize, kernel: usize, stride: usize) -> Conv2d {
+        let fan_in = inputs * kernel * kernel;
+        let mut conv = Conv2dConfig::new([inputs, outputs], [kernel, kernel])
+            .with_stride([stride, stride])
+            .with_padding(PaddingConfig2d::Explicit(kernel / 2, kernel / 2, kernel / 2, kernel / 2))
+            .with_bias(false)
+            .init(self.device);
+        conv.weight = Param::from_tensor(self.uniform([outputs, inputs, kernel, kernel], (6.0 / fan_in as f32).sqrt()));
+        conv
+    }
+
+    fn linear(&mut self, inputs: usize, outputs: usize) -> Linear {
+        let mut linear = LinearConfig::new(inputs, outputs).init(self.device);
+        linear.weight = Param::from_tensor(self.uniform([inputs, outputs], 1.0 / (inputs as f32).sqrt()));
+        linear.bias = Some(Param::from_tensor(Tensor::zeros([outputs], self.device)));
+        linear
+    }
+
+    fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f32) -> Tensor<D> {
+        let values: Vec<f32> =
+            (0..shape.iter().product()).map(|_| self.generator.random_range(-bound..bound)).collect();
+        Tensor::from_data(TensorData::new(values, shape), self.device)
+    }
+}
