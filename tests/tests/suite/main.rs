@@ -1,0 +1,12 @@
+//! What users of normact rely on, end to end. One binary, since each links all of Burn.
+
+#![allow(missing_docs)]
+
+mod cases;
+mod cli;
+mod documentation;
+mod examples;
+mod hostile;
+mod oracle;
+mod support;
+mod train;
