@@ -53,7 +53,7 @@ pub(crate) fn build(layer: &Layer, library: &Library<'_>, overrides: &Overrides)
         depth: 0,
         steps: 0,
     };
-    let output = ctx.layer(layer, &settings).map_err(|diagnostic| vec![diagnostic])?;
+    let output = ctx.layer(layer, &settings).map_err(|diagnostic| vec![*diagnostic])?;
     Ok(Built { dag: ctx.builder.finish(output), origins: ctx.origins, settings })
 }
 
@@ -116,7 +116,7 @@ enum Meaning {
     Number(f64),
 }
 
-type NodeResult = Result<NodeId, Diagnostic>;
+type NodeResult = Result<NodeId, Box<Diagnostic>>;
 
 struct Ctx<'a> {
     library: &'a Library<'a>,
@@ -150,9 +150,8 @@ impl Ctx<'_> {
                             Some((_, SettingValue::Number(number))) => *number,
                             _ => {
                                 let message = format!("a param starts at a number, and `{word}` is none");
-                                return Err(
-                                    Diagnostic::new(Code::BadSetting, init.span, message).help("write a number")
-                                );
+                                let diagnostic = Diagnostic::new(Code::BadSetting, init.span, message);
+                                return Err(Box::new(diagnostic.help("write a number")));
                             }
                         },
                     };
@@ -178,8 +177,8 @@ impl Ctx<'_> {
         self.steps += 1;
         if self.depth > MAX_DEPTH {
             let message = "calls nest too deeply when functions are inlined";
-            return Err(Diagnostic::new(Code::TooDeep, self.site.unwrap_or(expr.span), message)
-                .help("call fewer functions through one another"));
+            let diagnostic = Diagnostic::new(Code::TooDeep, self.site.unwrap_or(expr.span), message);
+            return Err(Box::new(diagnostic.help("call fewer functions through one another")));
         }
         if self.steps > MAX_STEPS {
             return Err(self.too_large(expr.span));
@@ -189,8 +188,10 @@ impl Ctx<'_> {
             ExprKind::Name(name) => match values.get(name.as_str()) {
                 Some(Meaning::Node(node)) => Ok(*node),
                 Some(Meaning::Number(number)) => Ok(self.constant(*number, expr.span)),
-                None => Err(Diagnostic::new(Code::BadSetting, expr.span, format!("`{name}` is not a number"))
-                    .help("only a setting that is a number can be part of an expression")),
+                None => Err(Box::new(
+                    Diagnostic::new(Code::BadSetting, expr.span, format!("`{name}` is not a number"))
+                        .help("only a setting that is a number can be part of an expression"),
+                )),
             },
             ExprKind::Minus(count, operand) => match operand.kind {
                 // The minus sign of a literal belongs to the number.
@@ -332,9 +333,10 @@ impl Ctx<'_> {
         }
     }
 
-    fn too_large(&self, span: Span) -> Diagnostic {
+    fn too_large(&self, span: Span) -> Box<Diagnostic> {
         let message = format!("the layer has more than {MAX_OPERATIONS} operations when functions are inlined");
-        Diagnostic::new(Code::TooLarge, self.site.unwrap_or(span), message)
-            .help("name shared results with `let`, so that functions are called on the same values")
+        let diagnostic = Diagnostic::new(Code::TooLarge, self.site.unwrap_or(span), message)
+            .help("name shared results with `let`, so that functions are called on the same values");
+        Box::new(diagnostic)
     }
 }

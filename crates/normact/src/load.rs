@@ -89,7 +89,7 @@ fn nearest_built_in(spec: &str) -> Option<&'static str> {
 
 /// A graph starts with a brace, a formula never does.
 fn text_or_graph(file: &str, bytes: Vec<u8>, name: Option<String>) -> Result<Found, Failure> {
-    let source = utf8(file, bytes).map_err(|(source, diagnostic)| rendered(&source, &[diagnostic]))?;
+    let source = utf8(file, bytes).map_err(|unreadable| rendered(&unreadable.0, &[unreadable.1]))?;
     if source.text.trim_start().starts_with('{') {
         Ok(Found::Graph { source })
     } else {
@@ -116,7 +116,7 @@ fn standard_input(limit: u64) -> Result<Vec<u8>, Failure> {
 ///
 /// # Errors
 /// The file cannot be read or is too large.
-pub fn source(file: &str) -> Result<Result<Source, (Source, Diagnostic)>, Failure> {
+pub fn source(file: &str) -> Result<Result<Source, Box<(Source, Diagnostic)>>, Failure> {
     match file {
         "-" => Ok(utf8(STDIN, standard_input(MAX_BYTES as u64)?)),
         path => Ok(utf8(path, files::read(Path::new(path), MAX_BYTES as u64)?)),
@@ -124,7 +124,7 @@ pub fn source(file: &str) -> Result<Result<Source, (Source, Diagnostic)>, Failur
 }
 
 /// The text, or what is wrong with the bytes; the place is in the part before the first wrong byte.
-fn utf8(file: &str, bytes: Vec<u8>) -> Result<Source, (Source, Diagnostic)> {
+fn utf8(file: &str, bytes: Vec<u8>) -> Result<Source, Box<(Source, Diagnostic)>> {
     String::from_utf8(bytes).map(|text| Source::new(file, text)).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let byte = error.as_bytes()[valid];
@@ -132,7 +132,7 @@ fn utf8(file: &str, bytes: Vec<u8>) -> Result<Source, (Source, Diagnostic)> {
         let message = format!("the file is not UTF-8 text: byte {valid} is 0x{byte:02x}");
         let diagnostic = Diagnostic::new(Code::NotUtf8, Span::new(valid, valid), message)
             .help("save it as UTF-8, or check that this is the file you meant");
-        (Source::new(file, text), diagnostic)
+        Box::new((Source::new(file, text), diagnostic))
     })
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
                 let diagnostics = check(&source, &overrides, args.shape.as_ref());
                 (source, diagnostics)
             }
-            Err((source, diagnostic)) => (source, vec![diagnostic]),
+            Err(unreadable) => (unreadable.0, vec![unreadable.1]),
         };
         worst = worst.max(verdict(&diagnostics, args.deny_warnings));
         if args.json {
@@ -100,7 +100,7 @@ fn verdict(diagnostics: &[Diagnostic], deny_warnings: bool) -> Verdict {
 }
 
 /// The text of a file or built-in layer; the inner error is what is wrong with its bytes.
-fn read(file: &str) -> Result<Result<Source, (Source, Diagnostic)>, Failure> {
+fn read(file: &str) -> Result<Result<Source, Box<(Source, Diagnostic)>>, Failure> {
     match built_in::source(file) {
         Some(source) => Ok(Ok(source)),
         None => load::source(file),

@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
 
 fn read(file: &str) -> Result<Source, Failure> {
     load::source(file)?
-        .map_err(|(source, diagnostic)| Failure::rendered(render(&source, &[diagnostic], color_on_stderr())))
+        .map_err(|unreadable| Failure::rendered(render(&unreadable.0, &[unreadable.1], color_on_stderr())))
 }
 
 fn formatted(source: &Source) -> Result<String, Failure> {
