@@ -107,7 +107,7 @@ impl Ctx<'_> {
     }
 
     fn layer_body(&mut self, layer: &Layer) {
-        let widths = aligned(self.text, &layer.statements);
+        let widths = aligned(self.text, self.comments, &layer.statements);
         for (statement, (name_width, extent_width)) in layer.statements.iter().zip(widths) {
             let span = statement.span();
             // Comments inside the statement move above it.
@@ -159,12 +159,12 @@ impl Ctx<'_> {
 
 /// For each statement, the widths of the names and extents of the params it is aligned with: its
 /// neighbours of the same form, without a blank line or comment between.
-fn aligned(text: &str, statements: &[Statement]) -> Vec<(usize, usize)> {
+fn aligned(text: &str, comments: &[Comment], statements: &[Statement]) -> Vec<(usize, usize)> {
     let mut widths = vec![(0, 0); statements.len()];
     let mut start = 0;
     while start < statements.len() {
         let mut end = start + 1;
-        while end < statements.len() && is_aligned(text, &statements[end - 1], &statements[end]) {
+        while end < statements.len() && is_aligned(text, comments, &statements[end - 1], &statements[end]) {
             end += 1;
         }
         let width = statements[start..end].iter().map(width).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
@@ -174,10 +174,12 @@ fn aligned(text: &str, statements: &[Statement]) -> Vec<(usize, usize)> {
     widths
 }
 
-fn is_aligned(text: &str, a: &Statement, b: &Statement) -> bool {
+fn is_aligned(text: &str, comments: &[Comment], a: &Statement, b: &Statement) -> bool {
     let (Statement::Param { extent: of_a, .. }, Statement::Param { extent: of_b, .. }) = (a, b) else { return false };
     let between = &text[a.span().end..b.span().start];
-    of_a.is_some() == of_b.is_some() && between.matches('\n').count() < 2
+    // A comment inside the second moves between the two.
+    let inside = |comment: &Comment| (b.span().start..b.span().end).contains(&comment.span.start);
+    of_a.is_some() == of_b.is_some() && between.matches('\n').count() < 2 && !comments.iter().any(inside)
 }
 
 fn width(statement: &Statement) -> (usize, usize) {

@@ -249,6 +249,23 @@ fn comments_survive_formatting() {
 }
 
 #[test]
+fn a_comment_inside_a_param_ends_its_alignment() {
+    let source = Source::new("t.nact", "layer l(x) {\n param gamma = 1\n param//\n beta  = 0\n x\n}");
+    let once = format(&source, &parse(&source).0.file);
+    expect![[r#"
+        layer l(x) {
+            param gamma = 1
+            //
+            param beta = 0
+            x
+        }
+    "#]]
+    .assert_eq(&once);
+    let again = Source::new("t.nact", &*once);
+    assert_eq!(format(&again, &parse(&again).0.file), once);
+}
+
+#[test]
 fn hostile_texts_end_in_a_message() {
     let nested = format!("layer l(x) {{ {}x{} }}", "(".repeat(100_000), ")".repeat(100_000));
     assert_eq!(codes(&nested), ["E0102"]);
