@@ -15,7 +15,7 @@ use crate::diagnostic::Diagnostic;
 use crate::names::Library;
 use crate::settings::{InForce, Known, Overrides, SettingValue, literal, whole};
 use crate::source::Span;
-use crate::suggest::did_you_mean;
+use crate::suggest::{did_you_mean, listed};
 
 /// The most operations a layer may have after inlining.
 pub const MAX_OPERATIONS: usize = 100_000;
@@ -72,7 +72,7 @@ fn settings(layer: &Layer, overrides: &Overrides) -> Result<Vec<(String, Setting
             let own = layer.settings.iter().map(|setting| setting.name.text.as_str());
             let all = own.chain(Known::ALL.into_iter().map(|known| -> &str { known.name() }));
             let message = format!("layer `{}` has no setting `{name}`", layer.name.text);
-            let otherwise = format!("it has {}", all.clone().collect::<Vec<_>>().join(", "));
+            let otherwise = format!("it has {}", listed(all.clone()));
             let help = did_you_mean(name, all, otherwise);
             diagnostics.push(Diagnostic::new(Code::UnknownSetting, span, message).help(help));
         } else if !accepted {

@@ -67,10 +67,24 @@ pub fn any_error(diagnostics: &[Diagnostic]) -> bool {
     diagnostics.iter().any(Diagnostic::is_error)
 }
 
-/// Sorts by place and drops repetitions, so that one run reads from top to bottom.
+/// The most messages about one text.
+const MOST: usize = 100;
+
+/// Sorts by place and drops repetitions, so that one run reads from top to bottom. Of very many
+/// messages the first errors are kept.
 pub fn in_order(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
     diagnostics.sort_by(|a, b| (a.span, a.code, &a.message).cmp(&(b.span, b.code, &b.message)));
     diagnostics.dedup();
+    let more = diagnostics.len().saturating_sub(MOST);
+    if more > 0 {
+        // A stable sort, so errors and warnings keep their order; then the kept ones go by place again.
+        diagnostics.sort_by_key(|diagnostic| diagnostic.code.severity());
+        diagnostics.truncate(MOST);
+        diagnostics.sort_by_key(|diagnostic| diagnostic.span);
+        if let Some(last) = diagnostics.last_mut() {
+            last.notes.push(format!("{more} more messages about this text are not shown"));
+        }
+    }
     diagnostics
 }
 

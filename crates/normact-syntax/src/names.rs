@@ -15,7 +15,7 @@ use crate::parse::Parsed;
 use crate::prelude;
 use crate::settings::{Known, SettingValue, display, literal, whole};
 use crate::source::Span;
-use crate::suggest::did_you_mean;
+use crate::suggest::{did_you_mean, listed};
 
 /// The functions of the prelude and of a file, in one list: those of the prelude first.
 #[derive(Debug, Clone)]
@@ -161,6 +161,8 @@ struct Ctx<'a> {
     visible: usize,
     broken: &'a HashSet<usize>,
     values: Vec<(String, Binding)>,
+    /// Where in `values` each name is.
+    index: HashMap<String, usize>,
     /// Values defined further down, for "defined below".
     later: HashMap<String, Span>,
     calls_broken: bool,
@@ -182,6 +184,7 @@ impl<'a> Ctx<'a> {
             visible,
             broken,
             values: vec![],
+            index: HashMap::new(),
             later: HashMap::new(),
             calls_broken: false,
             diagnostics: vec![],
@@ -247,7 +250,8 @@ impl<'a> Ctx<'a> {
     }
 
     fn define(&mut self, name: &Name, role: Role) {
-        if let Some((_, known)) = self.values.iter().find(|(known, _)| *known == name.text) {
+        if let Some(&known) = self.index.get(&name.text) {
+            let known = &self.values[known].1;
             let message = format!("`{}` is already defined", name.text);
             let diagnostic = Diagnostic::new(Code::Redefined, name.span, message)
                 .label("defined again")
@@ -260,21 +264,20 @@ impl<'a> Ctx<'a> {
             let message = format!("`{}` is a primitive and cannot be the name of a value", name.text);
             self.report(Diagnostic::new(Code::Redefined, name.span, message).help("give it another name"));
         }
+        self.index.insert(name.text.clone(), self.values.len());
         self.values.push((name.text.clone(), Binding { role, span: name.span, used: false }));
     }
 
     fn use_value(&mut self, name: &str) -> bool {
-        match self.values.iter_mut().find(|(known, _)| known == name) {
-            Some((_, known)) => {
-                known.used = true;
+        match self.index.get(name) {
+            Some(&known) => {
+                self.values[known].1.used = true;
                 true
             }
             None => false,
         }
     }
 
-    /// What is unused in a definition that could be read whole and makes sense; elsewhere the use may
-    /// be hidden in a mistake.
     fn report_unused(&mut self, definition: Span) {
         if self.failed() || self.is_damaged(definition) {
             return;
@@ -366,7 +369,7 @@ impl<'a> Ctx<'a> {
     }
 
     fn name(&mut self, name: &str, span: Span) {
-        if self.use_value(name) || self.parsed.lost_names.contains(name) {
+        if self.use_value(name) || self.parsed.lost_names.contains(name) || self.said_enough() {
             return;
         }
         let message = format!("`{name}` is not defined");
@@ -378,11 +381,8 @@ impl<'a> Ctx<'a> {
                 .help(format!("give it its arguments, as in `{name}(x)`"))
         } else {
             let known = self.values.iter().map(|(name, _)| name.as_str());
-            let names: Vec<&str> = self.values.iter().map(|(name, _)| name.as_str()).collect();
-            let otherwise = format!(
-                "there are {}; a trainable value is declared with `param {name} = 1`",
-                names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-            );
+            let names = listed(self.values.iter().map(|(name, _)| name.as_str()));
+            let otherwise = format!("there are {names}; a trainable value is declared with `param {name} = 1`");
             diagnostic.help(did_you_mean(name, known, otherwise))
         };
         self.report(diagnostic);
@@ -415,10 +415,19 @@ impl<'a> Ctx<'a> {
         call.arguments.iter().for_each(|argument| self.expr(argument));
     }
 
+    /// Whether so much is wrong with this definition that more would neither be shown nor help.
+    fn said_enough(&self) -> bool {
+        const ENOUGH: usize = 200;
+        self.diagnostics.len() >= ENOUGH
+    }
+
     fn unknown_function(&mut self, call: &Call) {
         let (name, span) = (call.function.text.as_str(), call.function.span);
         if self.parsed.lost_names.contains(name) {
             self.calls_broken = true;
+            return;
+        }
+        if self.said_enough() {
             return;
         }
         let below = self.library.own().find(|(_, function)| function.name.text == name);

@@ -3,16 +3,19 @@
 //! The text reads back as the same graph (dead nodes apart). Values used more than once become
 //! `let`s, and so do values that would nest too deeply to read.
 
+use std::collections::{HashMap, HashSet};
+
 use normact_ir::{Dag, Extent, Groups, IndexSet, Layer, MomentOp, NodeId, Op, Operands, Prim, Running, json};
 
 /// Expressions higher than this get a name.
 const MAX_HEIGHT: usize = 24;
 
-/// The layer as text in the language.
+/// The layer as text in the language. The text of a very large graph can be longer than what is read
+/// back ([`crate::MAX_BYTES`]).
 pub fn print(layer: &Layer) -> String {
     let dag = &layer.dag;
     let mut names = Names::new(dag);
-    let input = names.fresh("x");
+    let input = names.fresh("x", true);
     let header = Header::of(dag, &mut names);
     let mut ctx = Ctx { dag, header: &header, input: &input, texts: vec![None; dag.len()] };
     let live = dag.live();
@@ -36,7 +39,7 @@ pub fn print(layer: &Layer) -> String {
         let is_leaf = operands == Operands::None;
         let named = !is_leaf && id != dag.output() && (uses[id.index()] > 1 || height > MAX_HEIGHT);
         if named {
-            let name = names.fresh("t1");
+            let name = names.fresh("t", false);
             body.push_str(&format!("    let {name} = {}\n", text.text));
             ctx.texts[id.index()] = Some(Text { text: name, level: Level::Primary });
         } else {
@@ -223,28 +226,34 @@ fn uses(dag: &Dag, live: &[bool]) -> Vec<usize> {
     uses
 }
 
-/// Names in use.
-struct Names(std::collections::HashSet<String>);
+/// Names in use, and for each stem the number to try next.
+struct Names {
+    taken: HashSet<String>,
+    next: HashMap<String, usize>,
+}
 
 impl Names {
     fn new(dag: &Dag) -> Self {
-        Self(dag.params().iter().map(|param| param.name.clone()).collect())
+        Self { taken: dag.params().iter().map(|param| param.name.clone()).collect(), next: HashMap::new() }
     }
 
     /// Takes a name if it is free.
     fn claim(&mut self, name: &str) -> bool {
-        self.0.insert(name.to_owned())
+        self.taken.insert(name.to_owned())
     }
 
-    /// A free name: this one, or with the next number that makes it free.
-    fn fresh(&mut self, name: &str) -> String {
-        let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
-        let first = name[stem.len()..].parse().unwrap_or(0usize);
-        let numbered = (first.max(1)..).map(|number| format!("{stem}{number}"));
-        let candidates = std::iter::once(name.to_owned()).chain(numbered);
-        let free = candidates.into_iter().find(|name| !self.0.contains(name) && json::is_identifier(name));
-        let free = free.unwrap_or_else(|| unreachable!("there are more numbers than names"));
-        self.0.insert(free.clone());
-        free
+    /// A free name: the stem itself where that is allowed and free, or with the next number.
+    fn fresh(&mut self, stem: &str, bare: bool) -> String {
+        if bare && self.claim(stem) {
+            return stem.to_owned();
+        }
+        loop {
+            let number = self.next.entry(stem.to_owned()).or_insert(0);
+            *number += 1;
+            let name = format!("{stem}{number}");
+            if json::is_identifier(&name) && self.claim(&name) {
+                return name;
+            }
+        }
     }
 }

@@ -283,6 +283,30 @@ fn hostile_texts_end_in_a_message() {
 }
 
 #[test]
+fn texts_with_very_many_names_and_mistakes_end_soon() {
+    let begin = std::time::Instant::now();
+    let said = |text: &str| {
+        let source = Source::new("t.nact", text);
+        render(&source, &compile(&source, &Overrides::none()).diagnostics, false)
+    };
+    let lets: String = (0..20_000).map(|i| format!("let q{i} = z\n")).collect();
+    assert!(said(&format!("layer l(x) {{\n{lets}x }}")).len() < 200_000);
+    let unknown: String = (0..60_000).map(|i| format!("+ u{i}(x)")).collect();
+    assert!(said(&format!("layer l(x) {{ x {unknown} }}")).contains("more messages about this text are not shown"));
+    said(&"layer l(x) {x}\n".repeat(50_000));
+    let long = "q".repeat(200_000);
+    said(&format!("layer l(x) {{ let {long}w = x\n {long} }}"));
+    let mut doubling = String::from("fn f0(x) = tanh(x)\n");
+    for level in 1..=14 {
+        doubling.push_str(&format!("fn f{level}(x) = f{}(x + {level}) + f{}(2 * x)\n", level - 1, level - 1));
+    }
+    let analysis = analyse(&format!("{doubling}layer l(x) {{ f14(x) }}"));
+    print(&analysis.layers[0].layer);
+    // Minutes where any of these takes quadratic time; the bound is no measure of speed.
+    assert!(begin.elapsed() < std::time::Duration::from_secs(60), "{:?}", begin.elapsed());
+}
+
+#[test]
 fn a_chain_of_doubling_functions_stays_small() {
     let mut text = String::from("fn f0(x) = tanh(x)\n");
     for level in 1..=60 {
