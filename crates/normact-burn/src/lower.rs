@@ -6,10 +6,11 @@
 use burn::module::{Param, RunningState};
 use burn::tensor::{FloatDType, Tensor};
 use normact_ir::{
-    Buffer, Buffers, Dag, IndexSet, Layer, Mode, NodeId, Op, Operands, Prim, Running, Shape, ShapeError, bessel, check,
+    Buffer, Buffers, Dag, IndexSet, Layer, Mode, NodeId, Op, Operands, Prim, Reduction, Running, Shape, ShapeError,
+    bessel, check,
 };
 
-use crate::moments::{Averages, Reduction, root};
+use crate::moments::{Averages, as_value, root};
 use crate::tensor_math::*;
 
 /// A layer with everything about it that is known before the first input.
@@ -84,7 +85,7 @@ pub(crate) fn run(
                             let tracked = &plan.buffers.list()[buffer];
                             update(&running[buffer], tracked, average.clone(), reduction.count());
                         }
-                        reduction.as_value(finish(average))
+                        as_value(reduction, finish(average))
                     }
                     (_, _, Operands::None | Operands::Two(..)) => unreachable!("a moment has one operand"),
                 }

@@ -6,71 +6,9 @@
 //! sum.
 
 use burn::tensor::Tensor;
-use normact_ir::{IndexSet, NodeId, Quantity};
+use normact_ir::{NodeId, Quantity, Reduction};
 
 use crate::tensor_math::sqrt;
-
-/// Which elements of an operand go into one statistic.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Reduction {
-    /// The operand's sizes: samples, channels, positions.
-    operand: [usize; 3],
-    /// The same for the statistics, with groups in place of channels. Each divides the operand's.
-    slots: [usize; 3],
-}
-
-impl Reduction {
-    /// `groups` is the number of groups of the channels, for [`IndexSet::Group`].
-    pub(crate) fn new(operand: [usize; 3], over: IndexSet, groups: usize) -> Self {
-        let [samples, channels, positions] = operand;
-        let slot_channels = match over {
-            IndexSet::Batch | IndexSet::Instance => channels,
-            // A value without channels is the same in every group.
-            IndexSet::Group(_) => groups.min(channels),
-            IndexSet::Layer | IndexSet::Channel | IndexSet::All => 1,
-        };
-        let slots = [
-            if over.reduces_samples() { 1 } else { samples },
-            slot_channels,
-            if over.reduces_positions() { 1 } else { positions },
-        ];
-        Self { operand, slots }
-    }
-
-    /// How many elements go into one statistic.
-    pub(crate) fn count(self) -> usize {
-        self.operand.iter().product::<usize>() / self.slots.iter().product::<usize>()
-    }
-
-    /// The mean of the elements of each statistic.
-    fn mean(self, x: Tensor<3>) -> Tensor<3> {
-        let mean_along = |x: Tensor<3>, axis: usize| if x.dims()[axis] == 1 { x } else { x.mean_dim(axis) };
-        let [samples, groups, positions] = self.slots;
-        let x = if positions == 1 { mean_along(x, 2) } else { x };
-        let x = match groups {
-            1 => mean_along(x, 1),
-            _ if groups == self.operand[1] => x,
-            _ => {
-                let [samples, channels, positions] = x.dims();
-                let grouped = x.reshape([samples * groups, channels / groups, positions]);
-                grouped.mean_dim(1).reshape([samples, groups, positions])
-            }
-        };
-        if samples == 1 { mean_along(x, 0) } else { x }
-    }
-
-    /// Statistics as a value that broadcasts against the operand: groups are repeated per channel.
-    pub(crate) fn as_value(self, statistics: Tensor<3>) -> Tensor<3> {
-        let ([_, channels, _], [samples, groups, positions]) = (self.operand, self.slots);
-        if groups == 1 || groups == channels {
-            return statistics;
-        }
-        statistics
-            .reshape([samples * groups, 1, positions])
-            .expand([samples * groups, channels / groups, positions])
-            .reshape([samples, channels, positions])
-    }
-}
 
 /// The averages of one forward pass, each computed once: `std` and `var` of one operand share the
 /// variance, and both share the mean with `mean`.
@@ -87,19 +25,48 @@ impl Averages {
             return average.clone();
         }
         let average = match quantity {
-            Quantity::Mean => reduction.mean(x),
-            Quantity::MeanSquare => reduction.mean(x.clone() * x),
+            Quantity::Mean => mean(reduction, x),
+            Quantity::MeanSquare => mean(reduction, x.clone() * x),
             Quantity::Variance => {
                 // Deviations from the mean sum to 0, so nothing flows back through the mean:
                 // detaching it leaves the gradient as it is and saves the work.
-                let mean = self.of(operand, x.clone(), reduction, Quantity::Mean).detach();
-                let deviation = x - reduction.as_value(mean);
-                reduction.mean(deviation.clone() * deviation)
+                let centre = self.of(operand, x.clone(), reduction, Quantity::Mean).detach();
+                let deviation = x - as_value(reduction, centre);
+                mean(reduction, deviation.clone() * deviation)
             }
         };
         self.known.push((key, average.clone()));
         average
     }
+}
+
+/// The mean of the elements of each statistic.
+fn mean(reduction: Reduction, x: Tensor<3>) -> Tensor<3> {
+    let mean_along = |x: Tensor<3>, axis: usize| if x.dims()[axis] == 1 { x } else { x.mean_dim(axis) };
+    let [samples, groups, positions] = reduction.slots;
+    let x = if positions == 1 { mean_along(x, 2) } else { x };
+    let x = match groups {
+        1 => mean_along(x, 1),
+        _ if groups == reduction.operand[1] => x,
+        _ => {
+            let [samples, channels, positions] = x.dims();
+            let grouped = x.reshape([samples * groups, channels / groups, positions]);
+            grouped.mean_dim(1).reshape([samples, groups, positions])
+        }
+    };
+    if samples == 1 { mean_along(x, 0) } else { x }
+}
+
+/// Statistics as a value that broadcasts against the operand: groups are repeated per channel.
+pub(crate) fn as_value(reduction: Reduction, statistics: Tensor<3>) -> Tensor<3> {
+    let ([_, channels, _], [samples, groups, positions]) = (reduction.operand, reduction.slots);
+    if !reduction.is_grouped() {
+        return statistics;
+    }
+    statistics
+        .reshape([samples * groups, 1, positions])
+        .expand([samples * groups, channels / groups, positions])
+        .reshape([samples, channels, positions])
 }
 
 /// `sqrt(average + eps)` of a mean square or variance, with derivative 0 where it is 0.

@@ -1,7 +1,7 @@
 //! Dense f64 arrays in the view all ranks share: samples x channels x positions.
 
-use crate::axes::IndexSet;
 use crate::prim::Quantity;
+use crate::reduction::Reduction;
 
 /// A value of the reference evaluator; an axis it does not vary along has size 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,36 +97,8 @@ fn for_each_index(dims: [usize; 3], mut f: impl FnMut([usize; 3])) {
     }
 }
 
-/// How the elements of an array are put together for one moment.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Reduction {
-    operand: [usize; 3],
-    slots: [usize; 3],
-}
-
+/// Reductions of arrays, and their transposes.
 impl Reduction {
-    /// `groups` is the number of groups of the channels, for [`IndexSet::Group`].
-    pub(crate) fn new(operand: [usize; 3], over: IndexSet, groups: usize) -> Self {
-        let [samples, channels, positions] = operand;
-        let slot_channels = match over {
-            IndexSet::Batch | IndexSet::Instance => channels,
-            // A value without channels is the same in every group.
-            IndexSet::Group(_) => groups.min(channels),
-            IndexSet::Layer | IndexSet::Channel | IndexSet::All => 1,
-        };
-        let slots = [
-            if over.reduces_samples() { 1 } else { samples },
-            slot_channels,
-            if over.reduces_positions() { 1 } else { positions },
-        ];
-        Self { operand, slots }
-    }
-
-    /// How many elements go into one statistic.
-    pub(crate) fn count(self) -> usize {
-        self.operand.iter().product::<usize>() / self.slots.iter().product::<usize>()
-    }
-
     /// Sums the elements of `x` into their statistics.
     pub(crate) fn sum(self, x: &Array) -> Array {
         let mut sums = Array::full(self.slots, 0.0);
@@ -162,25 +134,17 @@ impl Reduction {
 
     /// Statistics as a value that broadcasts against the operand: groups are repeated per channel.
     pub(crate) fn as_value(self, statistics: Array) -> Array {
-        if self.slots[1] == 1 || self.slots[1] == self.operand[1] {
-            return statistics;
-        }
-        let [samples, _, positions] = self.slots;
-        let per_channel = Reduction { operand: [samples, self.operand[1], positions], slots: self.slots };
-        per_channel.spread(&statistics)
+        if self.is_grouped() { self.of_values(self.operand[1]).spread(&statistics) } else { statistics }
     }
 
     /// The transpose of [`Self::as_value`].
     pub(crate) fn gather(self, gradient: &Array) -> Array {
-        let [samples, _, positions] = self.slots;
-        let channels = gradient.dims[1];
-        Reduction { operand: [samples, channels, positions], slots: self.slots }.sum(gradient)
+        self.of_values(gradient.dims[1]).sum(gradient)
     }
 
     /// One value per statistic, from the form made by [`Self::as_value`].
     pub(crate) fn representative(self, value: &Array) -> Array {
-        let [samples, _, positions] = self.slots;
-        let per_channel = Reduction { operand: [samples, value.dims[1], positions], slots: self.slots };
+        let per_channel = self.of_values(value.dims[1]);
         let mut statistics = Array::full(self.slots, 0.0);
         let mut position = 0;
         for_each_index(per_channel.operand, |index| {
@@ -188,6 +152,12 @@ impl Reduction {
             position += 1;
         });
         statistics
+    }
+
+    /// From statistics in the form of a value, one for each channel, to statistics.
+    fn of_values(self, channels: usize) -> Self {
+        let [samples, _, positions] = self.slots;
+        Self { operand: [samples, channels, positions], ..self }
     }
 
     fn slot(self, [sample, channel, position]: [usize; 3]) -> usize {

@@ -3,11 +3,12 @@
 //! It is the yardstick for every back-end, so it is written for clarity: one array per node, kept
 //! for the reverse pass. Statistics are population statistics in two passes.
 
-use crate::array::{Array, Reduction};
+use crate::array::Array;
 use crate::axes::IndexSet;
 use crate::buffers::Buffers;
 use crate::dag::{Dag, NodeId, Op, Operands, Running};
 use crate::prim::{Quantity, Slope};
+use crate::reduction::Reduction;
 use crate::shape::{Shape, ShapeError, check, groups_for};
 
 /// Whether batch statistics come from the batch or from the running averages.
