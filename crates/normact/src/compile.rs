@@ -2,8 +2,8 @@
 
 use burn::tensor::Device;
 use normact_burn::NormAct;
-use normact_ir::{Layer, Shape};
-use normact_syntax::{Overrides, Source, any_error, compile, render, shape_diagnostics};
+use normact_ir::Layer;
+use normact_syntax::{Overrides, Source, compile, render};
 
 use crate::{Failure, built_in};
 
@@ -12,27 +12,18 @@ use crate::{Failure, built_in};
 /// # Errors
 /// The text is wrong, or defines no layer or several; the message shows every mistake with its line.
 pub fn from_text(text: &str) -> Result<Layer, Failure> {
-    from_source(&Source::new("<text>", text), &Overrides::none(), None)
+    from_source(&Source::new("<text>", text))
 }
 
-/// Compiles the one layer of a source with settings overridden, and checks it against the shape of
-/// an input if one is given.
-///
-/// # Errors
-/// Those of [`from_text`], and a shape that does not fit.
-pub fn from_source(source: &Source, overrides: &Overrides, shape: Option<&Shape>) -> Result<Layer, Failure> {
-    let analysis = compile(source, overrides);
+fn from_source(source: &Source) -> Result<Layer, Failure> {
+    let analysis = compile(source, &Overrides::none());
     if analysis.has_errors() {
         return Err(Failure::rendered(render(source, &analysis.diagnostics, false)));
     }
-    let [compiled] = analysis.layers.as_slice() else {
-        return Err(Failure::new(format!("{} defines {} layers, expected one", source.name, analysis.layers.len())));
-    };
-    let diagnostics = shape.map_or_else(Vec::new, |shape| shape_diagnostics(compiled, shape));
-    if any_error(&diagnostics) {
-        return Err(Failure::rendered(render(source, &diagnostics, false)));
+    match analysis.layers.as_slice() {
+        [compiled] => Ok(compiled.layer.clone()),
+        layers => Err(Failure::new(format!("{} defines {} layers, expected one", source.name, layers.len()))),
     }
-    Ok(compiled.layer.clone())
 }
 
 /// A Burn module from a formula.
@@ -64,7 +55,7 @@ pub fn built_in_module(name: &str, channels: usize, device: &Device) -> Result<N
         let names: Vec<&str> = built_in::names().collect();
         Failure::new(format!("there is no built-in layer `{name}`")).help(format!("there are {}", names.join(", ")))
     })?;
-    module_from_layer(&from_source(&source, &Overrides::none(), None)?, channels, device)
+    module_from_layer(&from_source(&source)?, channels, device)
 }
 
 /// A Burn module from a graph.

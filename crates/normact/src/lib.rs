@@ -20,7 +20,7 @@ pub mod files;
 pub mod load;
 pub mod train;
 
-pub use compile::{built_in_module, from_source, from_text, module, module_from_layer};
+pub use compile::{built_in_module, from_text, module, module_from_layer};
 pub use failure::Failure;
 pub use normact_burn::NormAct;
 pub use {normact_ir as ir, normact_syntax as syntax};

@@ -216,29 +216,26 @@ fn a_single_element_under_a_statistic_is_named_and_computed() {
     assert_eq!(read_tensors(&output)["y"].1, [0.0; 6]);
 }
 
+/// The `y` that `run` writes for a layer and an input.
+fn y_of(layer: &Path, input: &Path, extra: &[&str]) -> Vec<f64> {
+    let output = input.with_file_name("y.safetensors");
+    let (l, i, o) = (layer.to_str().unwrap(), input.to_str().unwrap(), output.to_str().unwrap());
+    let (code, _, message) = run(&[&["run", l, "--input", i, "--output", o], extra].concat());
+    assert_eq!(code, 0, "{message}");
+    read_tensors(&output)["y"].1.clone()
+}
+
 #[test]
 fn nan_and_infinity_keep_their_meaning() {
     let folder = tempdir().unwrap();
-    let (input, output) = (folder.path().join("x.safetensors"), folder.path().join("y.safetensors"));
+    let input = folder.path().join("x.safetensors");
     let layer = folder.path().join("l.nact");
     fs::write(&layer, "layer l(x) {\n    max(x, -1) + 0 * mean[instance](x)\n}\n").unwrap();
     let (nan, inf) = (f32::NAN, f32::INFINITY);
     write_tensors(&input, &[("x", &[3, 1, 2], vec![1.0, 2.0, nan, 1.0, inf, 1.0])]);
     for device in ["cpu", "wgpu"] {
         for mode in ["--eval", "--json"] {
-            let (code, _, message) = run(&[
-                "run",
-                layer.to_str().unwrap(),
-                "--device",
-                device,
-                mode,
-                "--input",
-                input.to_str().unwrap(),
-                "--output",
-                output.to_str().unwrap(),
-            ]);
-            assert_eq!(code, 0, "{message}");
-            let y = read_tensors(&output)["y"].1.clone();
+            let y = y_of(&layer, &input, &["--device", device, mode]);
             assert_eq!(y[..2], [1.0, 2.0], "a NaN stays in its sample, on {device}");
             assert!(y[2].is_nan() && y[3].is_nan(), "{y:?} on {device}");
             // 0 * infinity is undefined.
@@ -248,18 +245,7 @@ fn nan_and_infinity_keep_their_meaning() {
     fs::write(&layer, "layer l(x) {\n    max(x, -1) + tanh(x)\n}\n").unwrap();
     write_tensors(&input, &[("x", &[1, 1, 4], vec![nan, inf, -inf, 1e30])]);
     for device in ["cpu", "wgpu"] {
-        let (code, _, message) = run(&[
-            "run",
-            layer.to_str().unwrap(),
-            "--device",
-            device,
-            "--input",
-            input.to_str().unwrap(),
-            "--output",
-            output.to_str().unwrap(),
-        ]);
-        assert_eq!(code, 0, "{message}");
-        let y = read_tensors(&output)["y"].1.clone();
+        let y = y_of(&layer, &input, &["--device", device]);
         assert!(y[0].is_nan(), "{y:?} on {device}");
         assert_eq!(y[1], f64::INFINITY, "on {device}");
         assert_eq!(y[2], -2.0, "on {device}");

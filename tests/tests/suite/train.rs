@@ -136,12 +136,11 @@ fn stderr(output: &Output) -> &str {
 // Continuing.
 
 /// Stops a run of `layer` where `stop_at` says, resumes it, and compares with one that went through.
-fn check_resumes_exactly(name: &str, stop_at: &[(usize, usize)]) {
+fn check_resumes_exactly(name: &str, device: &OpenDevice, stop_at: &[(usize, usize)]) {
     let dataset = few_digits();
     let layer = layer(name, &[]);
     let (whole, pieces) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let device = cpu();
-    let job = |out| Job { layer: &layer, dataset: &dataset, config: short_config(&dataset), device: &device, out };
+    let job = |out| Job { layer: &layer, dataset: &dataset, config: short_config(&dataset), device, out };
 
     let uninterrupted = run(&job(whole.path()), false, &Stopper::default()).unwrap();
     for (index, (epoch, step)) in stop_at.iter().enumerate() {
@@ -155,17 +154,22 @@ fn check_resumes_exactly(name: &str, stop_at: &[(usize, usize)]) {
 
 #[test]
 fn a_run_resumed_within_an_epoch_ends_with_the_same_bits() {
-    check_resumes_exactly("evonorm_s0", &[(1, 10), (2, 10)]);
+    check_resumes_exactly("evonorm_s0", &cpu(), &[(1, 10), (2, 10)]);
 }
 
 #[test]
 fn a_run_resumed_between_epochs_ends_with_the_same_bits() {
-    check_resumes_exactly("gn_silu", &[(1, 18)]);
+    check_resumes_exactly("gn_silu", &cpu(), &[(1, 18)]);
+}
+
+#[test]
+fn a_run_resumed_on_wgpu_ends_with_the_same_bits() {
+    check_resumes_exactly("evonorm_b0", &wgpu(), &[(1, 10), (2, 10)]);
 }
 
 #[test]
 fn running_statistics_are_part_of_a_checkpoint() {
-    check_resumes_exactly("bn_relu", &[(1, 10), (1, 18)]);
+    check_resumes_exactly("bn_relu", &cpu(), &[(1, 10), (1, 18)]);
 }
 
 /// Starts `normact train` on the CPU, waits for its first complete epoch and a little longer, and

@@ -69,7 +69,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
             note(render(&source, &diagnostics, color_on_stderr()).trim_end());
         }
         if !args.json {
-            summary(file, &diagnostics);
+            summary(&source, &diagnostics);
         }
     }
     match worst {
@@ -121,7 +121,7 @@ fn check(source: &Source, overrides: &Overrides, shape: Option<&Shape>) -> Vec<D
     in_order(diagnostics)
 }
 
-fn summary(file: &str, diagnostics: &[Diagnostic]) {
+fn summary(source: &Source, diagnostics: &[Diagnostic]) {
     let errors = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).count();
     let warnings = diagnostics.len() - errors;
     let count = |count: usize, noun: &str| match count {
@@ -130,5 +130,5 @@ fn summary(file: &str, diagnostics: &[Diagnostic]) {
         _ => Some(format!("{count} {noun}s")),
     };
     let counts: Vec<String> = [count(errors, "error"), count(warnings, "warning")].into_iter().flatten().collect();
-    note(&format!("{file}: {}", if counts.is_empty() { "no problems".to_owned() } else { counts.join(", ") }));
+    note(&format!("{}: {}", source.name, if counts.is_empty() { "no problems".to_owned() } else { counts.join(", ") }));
 }

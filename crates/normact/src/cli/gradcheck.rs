@@ -6,9 +6,9 @@ use normact_ir::{Inputs, Layer, Mode, Shape, evaluate, gradcheck};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use super::{Outcome, note, print, print_json};
+use super::{LayerArgs, Outcome, note, print, print_json};
 use crate::device::{self, DeviceChoice};
-use crate::{Failure, load, module_from_layer};
+use crate::{Failure, module_from_layer};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,9 +28,8 @@ const DEVICE_TOLERANCE: f64 = 1e-3;
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// A layer: FILE, FILE:NAME, a graph in JSON, the name of a built-in layer, or - for standard input
-    #[arg(value_name = "LAYER")]
-    layer: String,
+    #[command(flatten)]
+    layer: LayerArgs,
 
     /// The shape of the random input
     #[arg(long, value_name = "N,C,H,W", default_value = "3,8,4,3", value_parser = super::tensors::shape)]
@@ -43,10 +42,6 @@ pub(crate) struct Args {
     /// Check evaluation mode
     #[arg(long)]
     eval: bool,
-
-    /// Override a setting of the layer; may be repeated
-    #[arg(long, value_name = "NAME=VALUE")]
-    set: Vec<String>,
 
     /// Where to run the module
     #[arg(long, value_enum, value_name = "DEVICE", default_value_t)]
@@ -71,7 +66,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         return Err(Failure::new(format!("finite differences on an input {} take too long", args.shape))
             .help("give a shape of at most 4096 elements; small ones check the same formulas"));
     }
-    let layer = load::layer(&args.layer, &args.set)?;
+    let layer = args.layer.load()?.layer;
     let mode = if args.eval { Mode::Evaluation } else { Mode::Training };
     let (inputs, dy) = random_inputs(&layer, &args.shape, args.seed);
     let checks = gradcheck(&layer.dag, &inputs, &dy, mode).map_err(|error| Failure::new(error.to_string()))?;

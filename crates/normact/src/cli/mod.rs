@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::Failure;
+use crate::load::{self, Loaded};
 pub(crate) use output::{color_on_stderr, note, print, print_json};
 
 /// How a command that could do its work ended.
@@ -29,6 +30,24 @@ pub enum Outcome {
     Success,
     /// Exit code 1: the answer is no (a check failed, two layers differ).
     Negative,
+}
+
+/// The layer a command works on.
+#[derive(Debug, Clone, clap::Args)]
+struct LayerArgs {
+    /// A layer: FILE, FILE:NAME, a graph in JSON, the name of a built-in layer, or - for standard input
+    #[arg(value_name = "LAYER")]
+    layer: String,
+
+    /// Override a setting of the layer; may be repeated
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+}
+
+impl LayerArgs {
+    fn load(&self) -> Result<Loaded, Failure> {
+        load::load(&self.layer, &self.set)
+    }
 }
 
 const EXAMPLES: &str = "\

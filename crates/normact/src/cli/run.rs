@@ -9,9 +9,9 @@ use normact_ir::Shape;
 use normact_syntax::{any_error, render, shape_diagnostics};
 
 use super::tensors::{self, NamedTensor};
-use super::{Outcome, color_on_stderr, note, print_json};
+use super::{LayerArgs, Outcome, color_on_stderr, note, print_json};
 use crate::device::{self, DeviceChoice};
-use crate::{Failure, load, module_from_layer};
+use crate::{Failure, module_from_layer};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,9 +29,8 @@ mode: batch statistics come from the batch.";
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// A layer: FILE, FILE:NAME, a graph in JSON, the name of a built-in layer, or - for standard input
-    #[arg(value_name = "LAYER")]
-    layer: String,
+    #[command(flatten)]
+    layer: LayerArgs,
 
     /// The safetensors file to read
     #[arg(long, value_name = "FILE")]
@@ -48,10 +47,6 @@ pub(crate) struct Args {
     /// Use running statistics in place of those of the batch
     #[arg(long, conflicts_with = "grad")]
     eval: bool,
-
-    /// Override a setting of the layer; may be repeated
-    #[arg(long, value_name = "NAME=VALUE")]
-    set: Vec<String>,
 
     /// Where to run
     #[arg(long, value_enum, value_name = "DEVICE", default_value_t)]
@@ -72,7 +67,7 @@ struct Summary<'a> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
-    let loaded = load::load(&args.layer, &args.set)?;
+    let loaded = args.layer.load()?;
     let mut file = File { path: args.input.display().to_string(), tensors: tensors::read(&args.input)? };
     let x = file.take("x")?;
     let shape = Shape::new(&x.dims).map_err(|error| Failure::new(format!("{}: tensor `x`: {error}", file.path)))?;
@@ -101,10 +96,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let mut module = module_from_layer(&loaded.layer, shape.channels(), &device)?;
     file.set_values(&mut module)?;
     file.refuse_rest(&module)?;
-    let results = compute(&module, &x, dy.as_ref(), &device).map_err(|error| {
-        Failure::new(format!("the {} device failed: {error}", opened.name))
-            .help("try a smaller input, or `--device cpu`")
-    })?;
+    let results = compute(&module, &x, dy.as_ref(), &device).map_err(|error| device_failure(opened.name, &error))?;
     tensors::write(&args.output, &results)?;
     if args.json {
         return print_json(&Summary {
@@ -179,6 +171,14 @@ impl File {
         };
         Err(self.wrong(&format!("the layer reads no tensor `{name}`")).help(help))
     }
+}
+
+/// What a device reports, without the places inside it that only its authors could use.
+fn device_failure(device: &str, report: &str) -> Failure {
+    let tells = |line: &&str| !line.contains("backtrace") && !line.starts_with("Asked at");
+    let report: Vec<&str> = report.lines().filter(tells).collect();
+    Failure::new(format!("the {device} device failed: {}", report.join("\n  ")))
+        .help("try a smaller input, or `--device cpu`")
 }
 
 type Results = BTreeMap<String, NamedTensor>;

@@ -4,8 +4,8 @@ use clap::ValueEnum;
 use normact_ir::json;
 use normact_syntax::print as print_text;
 
-use super::{Outcome, color_on_stderr, note, print};
-use crate::{Failure, load};
+use super::{LayerArgs, Outcome, color_on_stderr, note, print};
+use crate::Failure;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,17 +19,12 @@ Examples:
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// A layer: FILE, FILE:NAME, a graph in JSON, the name of a built-in layer, or - for standard input
-    #[arg(value_name = "LAYER")]
-    layer: String,
+    #[command(flatten)]
+    layer: LayerArgs,
 
     /// The form
     #[arg(long = "as", value_enum, value_name = "FORM", default_value_t = Form::Text)]
     form: Form,
-
-    /// Override a setting of the layer; may be repeated
-    #[arg(long, value_name = "NAME=VALUE")]
-    set: Vec<String>,
 
     /// The same as --as json
     #[arg(long, conflicts_with = "form")]
@@ -49,7 +44,7 @@ enum Form {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
-    let loaded = load::load(&args.layer, &args.set)?;
+    let loaded = args.layer.load()?;
     if let Some(text) = loaded.text.as_ref().filter(|text| !text.warnings.is_empty()) {
         note(normact_syntax::render(&text.source, &text.warnings, color_on_stderr()).trim_end());
     }
