@@ -106,7 +106,7 @@ impl Overrides {
     /// Reads `name=value` texts.
     ///
     /// # Errors
-    /// A text is not of that form, or the value is none. The message says which.
+    /// A text is not of that form, or the setting cannot have the value. The message says which.
     pub fn parse(texts: &[String]) -> Result<Self, String> {
         let mut overrides = Self::default();
         for text in texts {
@@ -118,6 +118,9 @@ impl Overrides {
                 (None, Ok(number)) if number.is_finite() => SettingValue::Number(number),
                 _ => return Err(form()),
             };
+            if let Some(known) = Known::by_name(name).filter(|known| !known.accepts(value)) {
+                return Err(format!("`{text}` is not possible: `{name}` is {}", known.values()));
+            }
             overrides.set(name, value);
         }
         Ok(overrides)

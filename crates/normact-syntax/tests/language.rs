@@ -3,7 +3,7 @@
 use expect_test::{Expect, expect};
 use normact_ir::json;
 use normact_ir::random::Space;
-use normact_syntax::{Analysis, Code, Overrides, Source, compile, format, parse, print, render};
+use normact_syntax::{Analysis, Code, Overrides, SettingValue, Source, compile, format, parse, print, render};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -84,7 +84,10 @@ fn settings_reach_moments() {
         }
     "#]]
     .assert_eq(&printed);
-    overrides = Overrides::parse(&["groups=0".to_owned(), "epz=2".to_owned()]).unwrap();
+    let refused = Overrides::parse(&["groups=0".to_owned()]).unwrap_err();
+    assert_eq!(refused, "`groups=0` is not possible: `groups` is a whole number from 1");
+    overrides = Overrides::parse(&["epz=2".to_owned()]).unwrap();
+    overrides.set("groups", SettingValue::Number(0.0));
     let analysis = compile(&source, &overrides);
     expect![[r#"
         error[E0206]: layer `l` has no setting `epz`

@@ -164,7 +164,7 @@ fn check_sees_shapes_and_settings() {
     assert_eq!(code, 1);
     assert!(message.contains("channels % groups == 0 does not hold for channels = 12, groups = 5"), "{message}");
     let (code, _, message) = run(&["check", "evonorm_s0", "--set", "groups=0"]);
-    assert_eq!(code, 1);
+    assert_eq!(code, 2);
     assert!(message.contains("`groups` is a whole number from 1"), "{message}");
     assert_eq!(run(&["check", "evonorm_s0", "--shape", "8,16,4,4", "--deny-warnings"]).0, 1);
 }
