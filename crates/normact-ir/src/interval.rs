@@ -58,7 +58,8 @@ impl Interval {
         self.low >= 0.0
     }
 
-    pub(crate) fn without_zero(self) -> Self {
+    /// The same values except zero.
+    pub fn without_zero(self) -> Self {
         Self { nonzero: true, ..self }
     }
 
@@ -139,7 +140,7 @@ impl Interval {
     }
 
     /// The image of a moment of values in this interval.
-    pub(crate) fn moment(self, moment: Moment, eps: f64) -> Self {
+    pub fn moment(self, moment: Moment, eps: f64) -> Self {
         let average = match moment.quantity() {
             Quantity::Mean => return self,
             Quantity::MeanSquare => self.square(),

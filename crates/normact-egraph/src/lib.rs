@@ -1,0 +1,24 @@
+//! What a layer is equal to: its canonical key, proofs of equality, and simpler equal layers.
+//!
+//! A layer's identity is decided by rewriting it to a normal form (module `normal`) with the rules of
+//! [`Rule`], one algebraic line each, on terms whose chains are flat and sorted (module `term`).
+//! [`key`] is a hash of that form; [`Fingerprint`] tests the same function numerically and
+//! independently; [`separate`] searches an input on which two layers differ.
+//!
+//! The crate reads and writes graphs of `normact-ir`; it knows no text and no tensor library.
+
+mod canonical;
+mod fingerprint;
+mod key;
+mod normal;
+mod rules;
+mod term;
+mod witness;
+mod write;
+
+pub use canonical::{Canonical, canonical};
+pub use fingerprint::{Fingerprint, Fingerprinter, MAX_ASSIGNMENTS, fingerprint};
+pub use key::{Canonicalizer, Key, Status, key, version};
+pub use normal::{Budget, Relation};
+pub use rules::{Class, Rule, Theme};
+pub use witness::{Kind, MAX_MATCHINGS, Witness, separate};
