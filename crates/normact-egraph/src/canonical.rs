@@ -40,7 +40,12 @@ impl Canonical {
 /// The canonical form of a layer. Equal layers have one form, up to the names of parameters; it is
 /// chosen for identity, not for speed: see [`crate::simplify`] for that.
 pub fn canonical(dag: &Dag, budget: Budget) -> Canonical {
-    let mut normalizer = Normalizer::new(Relation::AlmostEverywhere, budget);
+    canonical_for(dag, Relation::AlmostEverywhere, budget)
+}
+
+/// The normal form by the rules that a relation allows.
+pub(crate) fn canonical_for(dag: &Dag, relation: Relation, budget: Budget) -> Canonical {
+    let mut normalizer = Normalizer::new(relation, budget);
     let normal = normal_form(&mut normalizer, dag);
     let key = content_key(&normalizer.terms, &normal);
     let params: Vec<Param> = dag.params().to_vec();

@@ -71,8 +71,6 @@ impl Default for Canonicalizer {
 /// A layer in normal form, in the arena of a normalizer.
 #[derive(Debug, Clone)]
 pub(crate) struct Normal {
-    /// As written.
-    pub(crate) raw: TermId,
     /// In normal form.
     pub(crate) root: TermId,
     /// What it is at the initial values of its parameters, where the normal form does not say so.
@@ -115,11 +113,10 @@ pub(crate) fn normal_form(normalizer: &mut Normalizer, dag: &Dag) -> Normal {
         let start = normalizer.special_at_start(raw, root);
         let start_hash = start.map_or(0, |start| normalizer.terms.hash(start));
         let hash = (normalizer.terms.hash(root), start_hash);
-        Run { raw, root, start, hash, exhausted: normalizer.exhausted() }
+        Run { root, start, hash, exhausted: normalizer.exhausted() }
     };
     let mut best = run(normalizer, &labels);
     let finish = |run: Run, labels: Vec<u32>, exhausted: bool| Normal {
-        raw: run.raw,
         root: run.root,
         start: run.start,
         labels,
@@ -176,7 +173,6 @@ pub(crate) fn normal_form(normalizer: &mut Normalizer, dag: &Dag) -> Normal {
 }
 
 struct Run {
-    raw: TermId,
     root: TermId,
     start: Option<TermId>,
     hash: (u64, u64),

@@ -7,18 +7,32 @@
 //!
 //! The crate reads and writes graphs of `normact-ir`; it knows no text and no tensor library.
 
+mod affine;
 mod canonical;
+mod check;
+mod equiv;
 mod fingerprint;
 mod key;
 mod normal;
+mod proof;
+mod read;
 mod rules;
+mod simplify;
+#[cfg(test)]
+mod soundness;
+mod store;
 mod term;
 mod witness;
 mod write;
 
 pub use canonical::{Canonical, canonical};
+pub use check::{Refuted, check};
+pub use equiv::{Options, Unknown, Verdict, core, equiv};
 pub use fingerprint::{Fingerprint, Fingerprinter, MAX_ASSIGNMENTS, fingerprint};
 pub use key::{Canonicalizer, Key, Status, key, version};
 pub use normal::{Budget, Relation};
+pub use proof::{Proof, Step};
 pub use rules::{Class, Rule, Theme};
+pub use simplify::Simplified;
+pub use store::{Scores, Seen};
 pub use witness::{Kind, MAX_MATCHINGS, Witness, separate};

@@ -112,7 +112,7 @@ struct Node {
 }
 
 /// An arena of terms.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Terms {
     nodes: Vec<Node>,
     operands: Vec<TermId>,
@@ -333,22 +333,6 @@ impl Terms {
                 }
             }
             _ => (1.0, id),
-        }
-    }
-
-    pub(crate) fn debug(&self, id: TermId) -> String {
-        let ops = |sep: &str| self.operands(id).iter().map(|&o| self.debug(o)).collect::<Vec<_>>().join(sep);
-        match self.head(id) {
-            Head::Undefined => "undefined".into(),
-            Head::Const(c) => c.to_string(),
-            Head::Input => "x".into(),
-            Head::Param(p) => format!("p{p}"),
-            Head::Sum => format!("({})", ops(" + ")),
-            Head::Product => format!("({})", ops("*")),
-            Head::Max => format!("max({})", ops(", ")),
-            Head::Power(e) => format!("{}^{}{}", ops(""), e.value, if e.odd { "o" } else { "e" }),
-            Head::Unary(p) => format!("{}({})", p.name(), ops("")),
-            Head::Moment(m) => format!("{}[{}]({})", m.moment().name(), m.over(), ops("")),
         }
     }
 
@@ -663,11 +647,10 @@ fn is_positive_semidefinite(mut matrix: Vec<Vec<f64>>) -> bool {
             }
             continue;
         }
-        for row in pivot + 1..size {
-            let factor = matrix[row][pivot] / diagonal;
-            for column in pivot..size {
-                matrix[row][column] -= factor * matrix[pivot][column];
-            }
+        let (above, below) = matrix.split_at_mut(pivot + 1);
+        for row in below {
+            let factor = row[pivot] / diagonal;
+            row.iter_mut().zip(&above[pivot]).skip(pivot).for_each(|(value, other)| *value -= factor * other);
         }
     }
     true

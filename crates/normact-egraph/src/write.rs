@@ -124,32 +124,31 @@ impl Writer<'_> {
             _ => {
                 let operands = self.terms.operands(id).to_vec();
                 let constant = self.terms.const_value(operands[0]).expect("a negative product has a constant");
-                self.product_with(-constant, &operands[1..])
+                self.product_with(Some(-constant).filter(|&magnitude| magnitude != 1.0), &operands[1..])
             }
         }
     }
 
     fn product(&mut self, factors: &[TermId]) -> NodeId {
         match self.terms.const_value(factors[0]) {
-            Some(constant) => self.product_with(constant, &factors[1..]),
-            None => self.product_with(1.0, factors),
+            Some(constant) => self.product_with(Some(constant), &factors[1..]),
+            None => self.product_with(None, factors),
         }
     }
 
-    fn product_with(&mut self, constant: f64, factors: &[TermId]) -> NodeId {
+    fn product_with(&mut self, constant: Option<f64>, factors: &[TermId]) -> NodeId {
         let written: Vec<Factor> = factors.iter().flat_map(|&factor| self.factor(factor)).collect();
         let multiplied = written.iter().filter(|factor| !factor.divides).map(|factor| factor.node);
         let mut numerator = multiplied.reduce(|a, b| self.builder.binary(Prim::Mul, a, b));
-        if constant != 1.0 || numerator.is_none() {
-            numerator = Some(match numerator {
-                Some(node) if constant == -1.0 => self.builder.unary(Prim::Neg, node),
-                Some(node) => {
-                    let constant = self.number(constant);
-                    self.builder.binary(Prim::Mul, constant, node)
-                }
-                None => self.number(constant),
-            });
-        }
+        numerator = match (numerator, constant) {
+            (None, constant) => Some(self.number(constant.unwrap_or(1.0))),
+            (Some(node), Some(-1.0)) => Some(self.builder.unary(Prim::Neg, node)),
+            (Some(node), Some(constant)) => {
+                let constant = self.number(constant);
+                Some(self.builder.binary(Prim::Mul, constant, node))
+            }
+            (numerator, None) => numerator,
+        };
         let divided = written.iter().filter(|factor| factor.divides).map(|factor| factor.node);
         let denominator = divided.reduce(|a, b| self.builder.binary(Prim::Mul, a, b));
         let numerator = numerator.expect("it was just given one");

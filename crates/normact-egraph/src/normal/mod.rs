@@ -35,10 +35,14 @@ mod power;
 mod ring;
 mod zero;
 
+pub(crate) use moments::with;
+pub(crate) use power::{agree_at_zero, signed_power};
+
 use normact_ir::{Dag, NodeId, Op, Operands, Prim};
 
+use crate::read;
 use crate::rules::Rule;
-use crate::term::{Exponent, Head, ParamClass, TermId, Terms};
+use crate::term::{Head, ParamClass, TermId, Terms};
 
 /// What counts as equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,10 +128,6 @@ impl Normalizer {
         self.exhausted
     }
 
-    pub(crate) fn steps(&self) -> usize {
-        self.steps
-    }
-
     /// The rule that applies at the root of a term, with the result.
     pub(crate) fn step(&self, id: TermId) -> Option<(Rule, TermId)> {
         self.next.get(id.index()).copied().flatten()
@@ -148,7 +148,7 @@ impl Normalizer {
                     // `-a` is flat when `a` is.
                     flat[id.index()] = if prim == Prim::Neg { flat[a.index()].saturating_add(1) } else { 1 };
                     let a = at(a);
-                    self.read_unary(prim, a)
+                    read::unary(&mut self.terms, prim, a)
                 }
                 (Op::Prim(prim), Operands::Two(a, b)) => {
                     let count = flat[a.index()].saturating_add(flat[b.index()]);
@@ -159,7 +159,7 @@ impl Normalizer {
                         let length = |id: TermId| self.terms.operands(id).len() as u64;
                         flat[id.index()] = (length(a) + length(b)).max(2);
                     }
-                    self.read_binary(prim, a, b)
+                    read::binary(&mut self.terms, prim, a, b)
                 }
                 (Op::Moment(op), Operands::One(a)) => {
                     let a = at(a);
@@ -170,33 +170,6 @@ impl Normalizer {
             terms[id.index()] = Some(term);
         }
         terms[dag.output().index()].expect("the output is live")
-    }
-
-    fn read_unary(&mut self, prim: Prim, a: TermId) -> TermId {
-        let power = |value: f64, odd: bool| Exponent::new(value, odd).expect("these exponents are finite");
-        match prim {
-            Prim::Neg => self.terms.neg(a),
-            Prim::Abs => self.terms.power(a, Exponent::ABS),
-            Prim::Square => self.terms.power(a, power(2.0, false)),
-            Prim::Sqrt => self.terms.power(a, power(0.5, true)),
-            Prim::Sign => self.terms.power(a, Exponent::SIGN),
-            Prim::Sigmoid | Prim::Tanh | Prim::Exp | Prim::Log | Prim::Erf => self.terms.unary(prim, a),
-            Prim::Add | Prim::Mul | Prim::Div | Prim::Max => unreachable!("these have two operands"),
-        }
-    }
-
-    fn read_binary(&mut self, prim: Prim, a: TermId, b: TermId) -> TermId {
-        match prim {
-            Prim::Add => self.terms.sum(&[a, b]),
-            Prim::Mul => self.terms.product(&[a, b]),
-            Prim::Div => {
-                let inverse = Exponent::new(-1.0, true).expect("finite");
-                let b = self.terms.power(b, inverse);
-                self.terms.product(&[a, b])
-            }
-            Prim::Max => self.terms.max(&[a, b]),
-            _ => unreachable!("these have one operand"),
-        }
     }
 
     /// The normal form of a whole layer: normal, and multiplied out.

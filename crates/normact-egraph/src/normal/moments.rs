@@ -208,7 +208,7 @@ impl Normalizer {
 }
 
 /// The same index set and tracking for another moment.
-fn with(op: MomentOp, moment: Moment) -> MomentOp {
+pub(crate) fn with(op: MomentOp, moment: Moment) -> MomentOp {
     let tracking = op.tracking().unwrap_or(Tracking { momentum: Scalar::ZERO, running: Running::Biased });
     MomentOp::new(moment, op.over(), op.eps(), tracking)
 }

@@ -148,7 +148,7 @@ impl Normalizer {
 
 /// Whether two powers of zero, combined, give what one power gives: nothing for a negative exponent,
 /// else 0, but 1 where no power is left.
-fn agree_at_zero(p: Exponent, q: Exponent, combined: f64, odd: bool) -> bool {
+pub(crate) fn agree_at_zero(p: Exponent, q: Exponent, combined: f64, odd: bool) -> bool {
     let undefined = p.get() < 0.0 || q.get() < 0.0;
     let nothing_left = combined == 0.0 && !odd;
     undefined == (combined < 0.0) && (undefined || !nothing_left)

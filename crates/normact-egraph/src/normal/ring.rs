@@ -105,7 +105,7 @@ impl Normalizer {
     }
 
     /// A product of two or more sums (or a power of one) as one sum; `None` for anything else.
-    pub(super) fn multiplied_out(&mut self, id: TermId) -> Option<TermId> {
+    pub(crate) fn multiplied_out(&mut self, id: TermId) -> Option<TermId> {
         let factors = self.factors_of(id);
         let mut sums = 0;
         for &factor in &factors {
@@ -121,7 +121,7 @@ impl Normalizer {
     }
 
     /// A product with a sum as a sum; `None` for anything else.
-    pub(super) fn distributed(&mut self, id: TermId) -> Option<TermId> {
+    pub(crate) fn distributed(&mut self, id: TermId) -> Option<TermId> {
         match self.split_operand(id) {
             Some((Rule::Distribute, parts)) => Some(self.terms.sum(&parts)),
             _ => None,
@@ -283,10 +283,8 @@ impl Normalizer {
         }
         match self.terms.const_value(operands[0]) {
             Some(1.0) => return Some((Rule::MulOne, self.terms.product(&operands[1..]))),
-            Some(0.0) => {
-                if operands[1..].iter().all(|&operand| self.is_defined(operand)) {
-                    return Some((Rule::MulZero, self.terms.number(0.0)));
-                }
+            Some(0.0) if operands[1..].iter().all(|&operand| self.is_defined(operand)) => {
+                return Some((Rule::MulZero, self.terms.number(0.0)));
             }
             _ => {}
         }

@@ -5,11 +5,14 @@
 //! (absolute values, maxima) is cut at them, and every piece must be another function than 0. So
 //! `x / x` is 1, and `relu(x) / relu(x)`, which is undefined on half of all inputs, is not.
 //!
+//! Shapes count too: those are meant in which every statistic averages several elements, except that
+//! `group` may have a group for each channel, which is common.
+//!
 //! Parameters start at one value, which need not be like almost all others: `v / v` is not a number at
 //! a `v` that starts at 0. So whenever a guard has looked at a parameter, the layer is also brought
 //! into normal form at its initial values, as written, and what is special there belongs to the key.
 
-use normact_ir::Prim;
+use normact_ir::{IndexSet, Moment, Prim};
 
 use super::{Normalizer, Relation};
 use crate::term::{Exponent, Head, TermId};
@@ -68,6 +71,15 @@ impl Normalizer {
                 operands.into_iter().all(|operand| self.find_nonzero(operand, cuts))
             }
             Head::Power(_) | Head::Unary(Prim::Tanh | Prim::Erf) => self.find_nonzero(self.terms.operand(id), cuts),
+            // `group` with no more channels than groups averages one channel each: the variance of a value
+            // per channel is then 0, whatever the value.
+            Head::Moment(op)
+                if op.moment() == Moment::Var
+                    && matches!(op.over(), IndexSet::Group(_))
+                    && !self.terms.axes(self.terms.operand(id)).positions =>
+            {
+                false
+            }
             Head::Sum | Head::Max | Head::Unary(_) | Head::Moment(_) => match self.kink(id) {
                 None => true,
                 Some(_) if cuts == 0 => false,

@@ -1,5 +1,8 @@
 //! Graphs in other clothes, and inputs for them.
 
+// Each test binary uses a part.
+#![allow(dead_code)]
+
 use std::collections::HashMap;
 
 use normact_ir::{Builder, Dag, Inputs, Law, Mode, NodeId, Op, Operands, Param, ParamId, Prim, Shape, evaluate};
@@ -8,7 +11,7 @@ use rand::{Rng, RngExt};
 
 /// The same layer with operands of commutative operations swapped, chains put in brackets anew,
 /// nodes renumbered, and parameters declared in another order under other names.
-pub fn shuffled(dag: &Dag, rng: &mut impl Rng) -> Dag {
+pub(crate) fn shuffled(dag: &Dag, rng: &mut impl Rng) -> Dag {
     let mut builder = Builder::new();
     let mut order: Vec<usize> = (0..dag.params().len()).collect();
     order.shuffle(rng);
@@ -59,14 +62,14 @@ fn flatten(dag: &Dag, id: NodeId, prim: Prim, chain: &mut Vec<NodeId>) {
 }
 
 /// A random input of that shape; values of parameters are given by position.
-pub fn inputs(dag: &Dag, shape: &[usize], params: Vec<Vec<f64>>, rng: &mut impl Rng) -> Inputs {
+pub(crate) fn inputs(dag: &Dag, shape: &[usize], params: Vec<Vec<f64>>, rng: &mut impl Rng) -> Inputs {
     let shape = Shape::new(shape).unwrap();
     let x = (0..shape.elements()).map(|_| rng.random_range(-1.8..1.8)).collect();
     Inputs { params, ..Inputs::initial(dag, shape, x) }
 }
 
 /// The output in training mode, if every value on the way is finite.
-pub fn finite_output(dag: &Dag, inputs: &Inputs) -> Option<Vec<f64>> {
+pub(crate) fn finite_output(dag: &Dag, inputs: &Inputs) -> Option<Vec<f64>> {
     let evaluation = evaluate(dag, inputs, Mode::Training).ok()?;
     let finite =
         dag.ids().filter_map(|id| evaluation.value(id)).all(|value| value.data().iter().all(|x| x.is_finite()));

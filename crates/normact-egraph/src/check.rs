@@ -1,0 +1,1047 @@
+//! The checker of proofs. It shares the notation of terms with the [normal form](crate::normal) and
+//! nothing else: no rewriting, no e-graph. For each step it verifies that the whole layer changed at
+//! one place only, that what changed is an instance of the rule (by building the other side from the
+//! rule's statement, or by comparing both sides as sums of monomials), that the guard holds, and that
+//! both sides agree on numbers.
+
+use normact_ir::{Builder, Dag, IndexSet, Interval, Moment, MomentOp, Param, Prim, Scalar};
+
+use crate::normal::Relation;
+use crate::normal::{agree_at_zero, signed_power};
+use crate::proof::{Move, Proof};
+use crate::read;
+use crate::rules::{Class, Rule};
+use crate::term::{Exponent, Head, TermId, Terms};
+use crate::witness::separate;
+
+/// Why a proof does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("step {step} ({rule}): {reason}")]
+pub struct Refuted {
+    /// The position of the step.
+    pub step: usize,
+    /// The name of its rule.
+    pub rule: &'static str,
+    /// What is wrong.
+    pub reason: &'static str,
+}
+
+/// Replays a proof that `a` and `b` are equal: that it starts at `a`, ends at `b`, and that every step
+/// is one rule at one place and goes on where the one before ended.
+///
+/// # Errors
+/// The first step that does not hold; step 0 for the ends.
+pub fn check(proof: &Proof, a: &Dag, b: &Dag, relation: Relation) -> Result<(), Refuted> {
+    let mut checker = Checker::new(proof.terms.clone());
+    let ends = |reason| Refuted { step: 0, rule: "ends", reason };
+    let first = read::graph(&mut checker.terms, a, |param| param as u32).ok_or(ends("a chain is too long"))?;
+    let last = read::graph(&mut checker.terms, b, |param| proof.positions[param]).ok_or(ends("a chain is too long"))?;
+    let mut current = first;
+    for (number, (step, shown)) in proof.moves.iter().zip(&proof.steps).enumerate() {
+        let refuted = |reason| Refuted { step: number + 1, rule: step.rule.name(), reason };
+        if step.before != current {
+            return Err(refuted("it does not start where the step before ended"));
+        }
+        current = step.after;
+        let class = checker.class_of(step).map_err(refuted)?;
+        if relation == Relation::Exact && class == Class::AlmostEverywhere {
+            return Err(refuted("it holds almost everywhere only"));
+        }
+        // The numbers of one step, checked on a few inputs; rounding apart, nothing may differ.
+        let (from, to) = (with_common_parameters(&shown.from), with_common_parameters(&shown.to));
+        if separate(&from, &to, Relation::AlmostEverywhere, false, number as u64, 6).is_some() {
+            return Err(refuted("the two sides differ on numbers"));
+        }
+    }
+    if current == last { Ok(()) } else { Err(ends("the proof does not end at the second layer")) }
+}
+
+pub(crate) struct Checker {
+    terms: Terms,
+}
+
+impl Checker {
+    pub(crate) fn new(terms: Terms) -> Self {
+        Self { terms }
+    }
+
+    /// Verifies one step and says how far it can be trusted.
+    pub(crate) fn class_of(&mut self, step: &Move) -> Result<Class, &'static str> {
+        if !self.changed(step.before, step.after, step.from, step.to) {
+            return Err("the layer changed elsewhere");
+        }
+        let (left, right) = if step.reversed { (step.to, step.from) } else { (step.from, step.to) };
+        self.instance(step.rule, left, right).ok_or("it is not an instance of the rule")
+    }
+}
+
+/// A sum as constants times products: for each product its factors, in order, and its constant.
+type Collected = Vec<(Vec<(TermId, f64, bool)>, f64)>;
+
+impl Checker {
+    /// Whether `after` is `before` with `from` replaced by `to` at some of its places.
+    fn changed(&self, before: TermId, after: TermId, from: TermId, to: TermId) -> bool {
+        if before == after || (before == from && after == to) {
+            return true;
+        }
+        let chain = |head: Head| matches!(head, Head::Sum | Head::Product | Head::Max);
+        let (first, second) = (self.terms.head(before), self.terms.head(after));
+        // A chain of one operand is that operand.
+        let head = if chain(first) { first } else { second };
+        if chain(head) {
+            let (mut left, mut right) = self.difference(before, after, head);
+            left.retain(|&a| match right.iter().position(|&b| self.changed(a, b, from, to)) {
+                Some(position) if self.terms.head(a) != head => {
+                    right.swap_remove(position);
+                    false
+                }
+                _ => true,
+            });
+            if left.is_empty() && right.is_empty() {
+                return true;
+            }
+            // What is left is the change itself, once or several times.
+            let (expected_left, expected_right) = self.difference(from, to, head);
+            while !(left.is_empty() && right.is_empty()) {
+                if !removed(&mut left, &expected_left) || !removed(&mut right, &expected_right) {
+                    return false;
+                }
+                if expected_left.is_empty() && expected_right.is_empty() {
+                    return false;
+                }
+            }
+            return true;
+        }
+        let same_head = first == second;
+        let (left, right) = (self.terms.operands(before), self.terms.operands(after));
+        same_head && left.len() == right.len() && left.iter().zip(right).all(|(&a, &b)| self.changed(a, b, from, to))
+    }
+
+    /// The operands of a term as one of a chain: several, or itself.
+    fn operands_as(&self, id: TermId, head: Head) -> Vec<TermId> {
+        if self.terms.head(id) == head { self.terms.operands(id).to_vec() } else { vec![id] }
+    }
+
+    /// The operands of two chains that are in one of them only.
+    fn difference(&self, a: TermId, b: TermId, head: Head) -> (Vec<TermId>, Vec<TermId>) {
+        let mut right = self.operands_as(b, head);
+        let mut left = self.operands_as(a, head);
+        left.retain(|operand| match right.iter().position(|other| other == operand) {
+            Some(position) => {
+                right.swap_remove(position);
+                false
+            }
+            None => true,
+        });
+        (left, right)
+    }
+
+    fn factors(&self, id: TermId) -> Vec<TermId> {
+        self.operands_as(id, Head::Product)
+    }
+
+    fn unary_operand(&self, id: TermId, prim: Prim) -> Option<TermId> {
+        (self.terms.head(id) == Head::Unary(prim)).then(|| self.terms.operand(id))
+    }
+
+    fn moment(&self, id: TermId) -> Option<(MomentOp, TermId)> {
+        match self.terms.head(id) {
+            Head::Moment(op) => Some((op, self.terms.operand(id))),
+            _ => None,
+        }
+    }
+
+    /// A term multiplied out, without rules: constants times powers, like terms together.
+    fn collected(&self, id: TermId) -> Collected {
+        let mut sum: Collected = Vec::new();
+        for (mut factors, constant) in self.expanded(id) {
+            factors.sort_by_key(|factor| (factor.0, factor.1.to_bits()));
+            match sum.iter_mut().find(|(other, _)| *other == factors) {
+                Some((_, total)) => *total += constant,
+                None => sum.push((factors, constant)),
+            }
+        }
+        let largest = sum.iter().map(|(_, constant)| constant.abs()).fold(0.0, f64::max);
+        sum.retain(|(_, constant)| constant.abs() > 1e-11 * largest);
+        sum
+    }
+
+    fn expanded(&self, id: TermId) -> Collected {
+        match self.terms.head(id) {
+            Head::Const(value) => vec![(vec![], value.get())],
+            Head::Sum => self.terms.operands(id).iter().flat_map(|&part| self.expanded(part)).collect(),
+            Head::Product => {
+                let mut product: Collected = vec![(vec![], 1.0)];
+                for &factor in self.terms.operands(id) {
+                    let parts = self.expanded(factor);
+                    if product.len() * parts.len() > 4096 {
+                        return vec![(vec![(id, 1.0, true)], 1.0)];
+                    }
+                    product = product.iter().flat_map(|a| parts.iter().map(move |b| multiplied(a, b))).collect();
+                }
+                product
+            }
+            Head::Power(exponent) => {
+                let base = self.terms.operand(id);
+                if let (Head::Sum, Some(count)) = (self.terms.head(base), exponent.as_count().filter(|&c| c <= 4)) {
+                    let one = self.expanded(base);
+                    let mut power = one.clone();
+                    for _ in 1..count {
+                        power = power.iter().flat_map(|a| one.iter().map(move |b| multiplied(a, b))).collect();
+                    }
+                    return power;
+                }
+                vec![(vec![(base, exponent.get(), exponent.odd)], 1.0)]
+            }
+            _ => vec![(vec![(id, 1.0, true)], 1.0)],
+        }
+    }
+
+    /// Whether two terms are the same sum of monomials, up to the rounding of constants.
+    fn alike(&self, a: TermId, b: TermId) -> bool {
+        if a == b {
+            return true;
+        }
+        let (a, b) = (self.collected(a), self.collected(b));
+        a.len() == b.len()
+            && a.iter()
+                .all(|(factors, constant)| b.iter().any(|(other, value)| other == factors && close(*constant, *value)))
+    }
+
+    /// Whether the sums of two lists of terms are alike.
+    fn alike_sums(&mut self, a: &[TermId], b: &[TermId]) -> bool {
+        let (a, b) = (self.terms.sum(a), self.terms.sum(b));
+        self.alike(a, b)
+    }
+
+    /// Whether two lists of terms are alike in some order.
+    fn alike_in_some_order(&self, a: &[TermId], b: &[TermId]) -> bool {
+        let mut rest = b.to_vec();
+        a.len() == b.len()
+            && a.iter().all(|&a| match rest.iter().position(|&b| self.alike(a, b)) {
+                Some(position) => {
+                    rest.swap_remove(position);
+                    true
+                }
+                None => false,
+            })
+    }
+
+    fn times(&mut self, factor: f64, id: TermId) -> TermId {
+        self.terms.scaled(factor, id)
+    }
+
+    /// The range of a term, of the term with like terms collected where that shows more.
+    fn range(&mut self, id: TermId) -> Interval {
+        let range = self.terms.range(id);
+        if range.is_not_negative() || self.terms.head(id) != Head::Sum {
+            return range;
+        }
+        let collected = self.collected(id);
+        let parts: Vec<TermId> = collected
+            .into_iter()
+            .map(|(factors, constant)| {
+                let mut all = vec![self.terms.number(constant)];
+                for (base, exponent, odd) in factors {
+                    let exponent = Exponent::new(exponent, odd).expect("exponents of terms are finite");
+                    all.push(self.terms.power(base, exponent));
+                }
+                if constant == 1.0 && all.len() > 1 {
+                    all.remove(0);
+                }
+                self.terms.product(&all)
+            })
+            .collect();
+        let sum = self.terms.sum(&parts);
+        self.terms.range(sum)
+    }
+
+    /// Whether a term is proved not to be negative: by its range, or as the maximum of two terms of
+    /// which one is not negative.
+    fn is_not_negative(&mut self, id: TermId) -> bool {
+        if self.range(id).is_not_negative() {
+            return true;
+        }
+        if let Head::Unary(Prim::Tanh | Prim::Erf) = self.terms.head(id) {
+            return self.is_not_negative(self.terms.operand(id));
+        }
+        let operands = self.operands_as(id, Head::Sum);
+        for (index, &operand) in operands.iter().enumerate() {
+            let (constant, factor) = self.terms.split_coefficient(operand);
+            let (base, exponent) = self.terms.as_power(factor);
+            if exponent != Exponent::ABS || constant <= 0.0 {
+                continue;
+            }
+            for sign in [constant, -constant] {
+                let mut parts = operands.clone();
+                parts[index] = self.times(sign, base);
+                let sum = self.terms.sum(&parts);
+                if self.range(sum).is_not_negative() {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Whether a term is defined on all inputs.
+    fn is_total(&self, id: TermId) -> bool {
+        let here = match self.terms.head(id) {
+            Head::Undefined => false,
+            Head::Power(exponent) if exponent.get() < 0.0 => !self.terms.range(self.terms.operand(id)).contains_zero(),
+            Head::Unary(Prim::Log) => !self.terms.range(self.terms.operand(id)).contains_zero(),
+            _ => true,
+        };
+        here && self.terms.operands(id).iter().all(|&operand| self.is_total(operand))
+    }
+
+    /// Guarded if the guard is proved, else almost everywhere.
+    fn guarded(&self, proved: bool) -> Option<Class> {
+        Some(if proved { Class::Guarded } else { Class::AlmostEverywhere })
+    }
+
+    /// The class of `left = right` as an instance of a rule; `None` if it is none.
+    fn instance(&mut self, rule: Rule, left: TermId, right: TermId) -> Option<Class> {
+        let holds = match rule {
+            Rule::UndefinedSpreads => {
+                let undefined = |id: TermId| self.terms.head(id) == Head::Undefined;
+                undefined(right) && self.terms.operands(left).iter().any(|&operand| undefined(operand))
+            }
+            Rule::AddConstants => self.only_constants(left, right, Head::Sum),
+            Rule::MulConstants => self.only_constants(left, right, Head::Product),
+            Rule::AddZero => self.dropped(left, right, Head::Sum, 0.0),
+            Rule::MulOne => self.dropped(left, right, Head::Product, 1.0),
+            Rule::MulZero => {
+                let factors = self.factors(left);
+                let zero = self.terms.is_const(right, 0.0) && factors.iter().any(|&f| self.terms.is_const(f, 0.0));
+                let total = factors.iter().all(|&factor| self.is_total(factor));
+                return if zero { self.guarded(total) } else { None };
+            }
+            Rule::CollectTerms => {
+                let (a, b) = self.difference(left, right, Head::Sum);
+                let rest = self.terms.split_coefficient(*a.first()?).1;
+                let same = a.iter().chain(&b).all(|&part| self.terms.split_coefficient(part).1 == rest);
+                let total = |checker: &mut Self, parts: &[TermId]| -> (f64, f64) {
+                    parts
+                        .iter()
+                        .map(|&part| checker.terms.split_coefficient(part).0)
+                        .fold((0.0, 0.0), |(sum, size), c| (sum + c, f64::max(size, c.abs())))
+                };
+                let ((before, size), (after, _)) = (total(self, &a), total(self, &b));
+                same && (before - after).abs() <= 1e-11 * size
+            }
+            Rule::Distribute => self.is_distributed(left, right),
+            Rule::FactorOut => {
+                let mut factors = self.factors(right);
+                let position = factors.iter().position(|&factor| self.terms.head(factor) == Head::Sum)?;
+                let sum = factors.swap_remove(position);
+                let common = self.terms.product(&factors);
+                let inside = self.terms.operands(sum).to_vec();
+                let products: Vec<TermId> =
+                    inside.into_iter().map(|part| self.terms.product(&[common, part])).collect();
+                let operands = self.operands_as(left, Head::Sum);
+                self.alike_in_some_order(&operands, &products)
+            }
+            Rule::PowerOfConstant | Rule::FunctionOfConstant => self.is_computed(left, right),
+            Rule::PowerOfProduct => {
+                let (base, exponent) = self.terms.as_power(left);
+                let powers: Vec<TermId> =
+                    self.factors(base).into_iter().map(|factor| self.terms.power(factor, exponent)).collect();
+                self.terms.product(&powers) == right
+            }
+            Rule::PowerOfPower => {
+                let (inner, q) = self.terms.as_power(left);
+                let (base, p) = self.terms.as_power(inner);
+                let odd = p.odd && q.odd;
+                let product = p.get() * q.get();
+                let expected = self.power_or_one(base, product, odd)?;
+                if !self.alike(expected, right) {
+                    return None;
+                }
+                let proved = agree_at_zero(p, q, product, odd) || !self.terms.range(base).contains_zero();
+                return self.guarded(proved);
+            }
+            Rule::ProductOfPowers => {
+                let (a, b) = self.difference(left, right, Head::Product);
+                let [first, second] = a[..] else { return None };
+                let ((base, p), (other, q)) = (self.terms.as_power(first), self.terms.as_power(second));
+                let (sum, odd) = (p.get() + q.get(), p.odd != q.odd);
+                let expected = self.power_or_one(base, sum, odd)?;
+                let found = self.terms.product(&b);
+                if base != other || !self.alike(expected, found) {
+                    return None;
+                }
+                let proved = agree_at_zero(p, q, sum, odd) || !self.terms.range(base).contains_zero();
+                return self.guarded(proved);
+            }
+            Rule::PowerOfExp => {
+                let (exp, exponent) = self.terms.as_power(left);
+                let (a, b) = (self.unary_operand(exp, Prim::Exp)?, self.unary_operand(right, Prim::Exp)?);
+                let scaled = self.times(exponent.get(), a);
+                scaled == b
+            }
+            Rule::KnownSign => {
+                let (base, exponent) = self.terms.as_power(left);
+                let power = self.terms.power(base, Exponent::natural(exponent.get())?);
+                let negative = self.terms.range(base).high() <= 0.0;
+                let expected = if negative { self.terms.neg(power) } else { power };
+                let proved = negative || self.is_not_negative(base);
+                return if expected == right && proved { Some(Class::Guarded) } else { None };
+            }
+            Rule::SignOfNonzero => {
+                let (base, exponent) = self.terms.as_power(left);
+                let value = self.terms.const_value(right)?;
+                let range = self.terms.range(base);
+                let fits = match (exponent.odd, value) {
+                    (false, 1.0) => true,
+                    (true, 1.0) => self.is_not_negative(base),
+                    (true, -1.0) => range.high() <= 0.0,
+                    _ => false,
+                };
+                return if fits && exponent.get() == 0.0 { self.guarded(!range.contains_zero()) } else { None };
+            }
+            Rule::SignOfOdd => {
+                let (base, exponent) = self.terms.as_power(left);
+                let argument = self.odd_argument(base)?;
+                exponent == Exponent::SIGN && self.terms.power(argument, Exponent::SIGN) == right
+            }
+            Rule::ParityOfOdd => {
+                let (base, exponent) = self.terms.as_power(left);
+                let argument = self.odd_argument(base)?;
+                let power = self.terms.power(base, Exponent::natural(exponent.get())?);
+                let sign = self.terms.power(argument, Exponent::SIGN);
+                !exponent.is_natural() && self.terms.product(&[power, sign]) == right
+            }
+            Rule::MaxOfConstants
+            | Rule::MaxIdempotent
+            | Rule::MaxDominated
+            | Rule::MaxOfAbs
+            | Rule::MaxAsAbs
+            | Rule::MaxShift
+            | Rule::MaxScale => return self.max_instance(rule, left, right),
+            Rule::ExpOfSum
+            | Rule::ExpOfLog
+            | Rule::ProductOfExps
+            | Rule::LogOfProduct
+            | Rule::OddFunction
+            | Rule::OddFunctionOfSign
+            | Rule::SigmoidReflection
+            | Rule::SigmoidSplit
+            | Rule::TanhOfSigmoid
+            | Rule::TanhSplit
+            | Rule::ExpTimesSigmoid
+            | Rule::LogisticQuotient => return self.activation_instance(rule, left, right),
+            Rule::MomentAxes
+            | Rule::MeanOfConstant
+            | Rule::VarOfConstant
+            | Rule::RmsDefinition
+            | Rule::StdDefinition
+            | Rule::MeanOfSum
+            | Rule::MeanOfProduct
+            | Rule::MeanOfMean
+            | Rule::MeansSwap
+            | Rule::MeanOfVar
+            | Rule::MeanInside
+            | Rule::MeanOfSquare
+            | Rule::VarOfSum
+            | Rule::VarOfProduct => return self.moment_instance(rule, left, right),
+        };
+        holds.then_some(Class::Exact)
+    }
+
+    fn power_or_one(&mut self, base: TermId, exponent: f64, odd: bool) -> Option<TermId> {
+        if exponent == 0.0 && !odd {
+            return Some(self.terms.product(&[]));
+        }
+        Some(self.terms.power(base, Exponent::new(exponent, odd)?))
+    }
+
+    fn odd_argument(&self, id: TermId) -> Option<TermId> {
+        self.unary_operand(id, Prim::Tanh).or_else(|| self.unary_operand(id, Prim::Erf))
+    }
+
+    fn only_constants(&self, left: TermId, right: TermId, head: Head) -> bool {
+        let split = |id: TermId| -> (Vec<f64>, Vec<TermId>) {
+            let operands = self.operands_as(id, head);
+            let constants = operands.iter().filter_map(|&operand| self.terms.const_value(operand)).collect();
+            (constants, operands.into_iter().filter(|&operand| self.terms.const_value(operand).is_none()).collect())
+        };
+        let ((a, others), (b, same)) = (split(left), split(right));
+        let size = a.iter().fold(0.0, |size: f64, value| size.max(value.abs()));
+        others == same
+            && match head {
+                Head::Sum => (a.iter().sum::<f64>() - b.iter().sum::<f64>()).abs() <= 1e-11 * size,
+                _ => close(a.iter().product(), b.iter().product()),
+            }
+    }
+
+    fn dropped(&self, left: TermId, right: TermId, head: Head, value: f64) -> bool {
+        let (a, b) = self.difference(left, right, head);
+        b.is_empty() && !a.is_empty() && a.iter().all(|&id| self.terms.is_const(id, value))
+    }
+
+    /// `f(k)`, `k^p` against its number; undefined for a negative power or the logarithm of zero.
+    fn is_computed(&self, left: TermId, right: TermId) -> bool {
+        let Some(&operand) = self.terms.operands(left).first() else { return false };
+        let Some(value) = self.terms.const_value(operand) else { return false };
+        let computed = match self.terms.head(left) {
+            Head::Power(exponent) => signed_power(value, exponent),
+            Head::Unary(prim) if prim == Prim::Log && value == 0.0 => f64::NAN,
+            Head::Unary(prim) => prim.value(value, 0.0),
+            _ => return false,
+        };
+        match self.terms.const_value(right) {
+            Some(found) => close(computed, found),
+            None => self.terms.head(right) == Head::Undefined && computed.is_nan(),
+        }
+    }
+
+    /// One product with a sum, multiplied out: at the root, in a chain or in the operand of a function.
+    fn is_distributed(&mut self, left: TermId, right: TermId) -> bool {
+        let head = self.terms.head(left);
+        match head {
+            Head::Unary(_) | Head::Moment(_) if self.terms.head(right) == head => {
+                let (a, b) = (self.terms.operand(left), self.terms.operand(right));
+                return self.is_multiplied_out(a, b);
+            }
+            Head::Max if self.terms.head(right) == head => {
+                let (a, b) = self.difference(left, right, Head::Max);
+                return matches!((&a[..], &b[..]), (&[a], &[b]) if self.is_multiplied_out(a, b));
+            }
+            _ => {}
+        }
+        let (a, b) = self.difference(left, right, Head::Sum);
+        let &[product] = a.as_slice() else { return false };
+        let sum = self.terms.sum(&b);
+        self.is_multiplied_out(product, sum)
+    }
+
+    /// `(a + b + ...) * c = a * c + b * c + ...`, for one of the sums on the left.
+    fn is_multiplied_out(&mut self, left: TermId, right: TermId) -> bool {
+        let factors = self.factors(left);
+        (0..factors.len()).any(|index| {
+            let (base, exponent) = self.terms.as_power(factors[index]);
+            let (Head::Sum, Some(count)) = (self.terms.head(base), exponent.as_count()) else { return false };
+            let mut others = factors.clone();
+            others.swap_remove(index);
+            if count > 1 {
+                let lowered = Exponent::natural(f64::from(count - 1)).expect("counts are finite");
+                others.push(self.terms.power(base, lowered));
+            }
+            let rest = self.terms.product(&others);
+            let summands = self.terms.operands(base).to_vec();
+            let parts: Vec<TermId> = summands.into_iter().map(|part| self.terms.product(&[part, rest])).collect();
+            self.terms.sum(&parts) == right
+        })
+    }
+
+    fn max_instance(&mut self, rule: Rule, left: TermId, right: TermId) -> Option<Class> {
+        let operands = self.operands_as(left, Head::Max);
+        let (a, b) = self.difference(left, right, Head::Max);
+        let holds = match rule {
+            Rule::MaxOfConstants => {
+                let values =
+                    |ids: &[TermId]| ids.iter().map(|&id| self.terms.const_value(id)).collect::<Option<Vec<f64>>>();
+                let all = self.operands_as(right, Head::Max);
+                let largest = values(&a)?.into_iter().fold(f64::NEG_INFINITY, f64::max);
+                b.is_empty() && all.iter().any(|&id| self.terms.const_value(id).is_some_and(|value| value >= largest))
+            }
+            Rule::MaxIdempotent => {
+                let left_over = self.operands_as(right, Head::Max);
+                b.is_empty() && a.iter().all(|operand| left_over.contains(operand))
+            }
+            Rule::MaxDominated => {
+                let &[dropped] = a.as_slice() else { return None };
+                let kept = self.operands_as(right, Head::Max);
+                let dominated = b.is_empty()
+                    && (kept.iter().any(|&other| self.is_at_least(other, dropped))
+                        || self.is_below_a_mean(dropped, &kept));
+                return if dominated { self.guarded(self.is_total(dropped)) } else { None };
+            }
+            Rule::MaxOfAbs => {
+                let (&[split], &[first, second]) = (a.as_slice(), b.as_slice()) else { return None };
+                let (scale, inner) = self.terms.split_coefficient(split);
+                let summands = self.operands_as(inner, Head::Sum);
+                (0..summands.len()).any(|index| {
+                    let (constant, factor) = self.terms.split_coefficient(summands[index]);
+                    let (base, exponent) = self.terms.as_power(factor);
+                    if exponent != Exponent::ABS || scale * constant <= 0.0 {
+                        return false;
+                    }
+                    let sides: Vec<TermId> = [1.0, -1.0]
+                        .into_iter()
+                        .map(|sign| {
+                            let mut parts = summands.clone();
+                            parts[index] = self.times(sign * constant, base);
+                            let sum = self.terms.sum(&parts);
+                            self.times(scale, sum)
+                        })
+                        .collect();
+                    self.alike_in_some_order(&sides, &[first, second])
+                })
+            }
+            Rule::MaxAsAbs => {
+                let &[a, b] = operands.as_slice() else { return None };
+                [(a, b), (b, a)].into_iter().any(|(a, b)| {
+                    let negated = self.terms.neg(b);
+                    let difference = self.terms.sum(&[a, negated]);
+                    let magnitude = self.terms.power(difference, Exponent::ABS);
+                    let sum = self.terms.sum(&[a, b, magnitude]);
+                    self.times(0.5, sum) == right
+                })
+            }
+            Rule::MaxShift => {
+                let mut parts = self.operands_as(right, Head::Sum);
+                let position = parts.iter().position(|&part| self.terms.head(part) == Head::Max)?;
+                let max = parts.swap_remove(position);
+                let shift = self.terms.sum(&parts);
+                let inside = self.terms.operands(max).to_vec();
+                let shifted: Vec<TermId> = inside.into_iter().map(|part| self.terms.sum(&[part, shift])).collect();
+                self.alike_in_some_order(&operands, &shifted)
+            }
+            Rule::MaxScale => {
+                let mut factors = self.factors(right);
+                let position = factors.iter().position(|&factor| self.terms.head(factor) == Head::Max)?;
+                let max = factors.swap_remove(position);
+                let scale = self.terms.product(&factors);
+                let inside = self.terms.operands(max).to_vec();
+                let scaled: Vec<TermId> = inside.into_iter().map(|part| self.terms.product(&[part, scale])).collect();
+                let fits = self.alike_in_some_order(&operands, &scaled);
+                return (fits && self.terms.range(scale).is_not_negative()).then_some(Class::Guarded);
+            }
+            _ => false,
+        };
+        holds.then_some(Class::Exact)
+    }
+
+    /// `a >= b`: by the interval of the difference, by `b <= sqrt(b^2)`, or by `exp(c) >= c + 1`.
+    fn is_at_least(&mut self, a: TermId, b: TermId) -> bool {
+        let minus_b = self.terms.neg(b);
+        let difference = self.terms.sum(&[a, minus_b]);
+        if self.is_not_negative(difference) {
+            return true;
+        }
+        let (base, exponent) = self.terms.as_power(a);
+        if exponent.get() == 0.5 && self.terms.range(a).is_not_negative() {
+            // The square of a square root is what is under it.
+            let square = match self.terms.as_power(b) {
+                (under, root) if root.get() == 0.5 => under,
+                _ => {
+                    let powers: Vec<TermId> = self
+                        .factors(b)
+                        .into_iter()
+                        .map(|factor| {
+                            let (base, exponent) = self.terms.as_power(factor);
+                            let doubled = Exponent::new(2.0 * exponent.get(), false).expect("exponents are moderate");
+                            match self.terms.const_value(base) {
+                                Some(value) => self.terms.number(value * value),
+                                None => self.terms.power(base, doubled),
+                            }
+                        })
+                        .collect();
+                    self.terms.product(&powers)
+                }
+            };
+            let negated = self.terms.neg(square);
+            let difference = self.terms.sum(&[base, negated]);
+            return self.range(difference).is_not_negative();
+        }
+        if let Some(argument) = self.unary_operand(a, Prim::Exp) {
+            let one = self.terms.number(1.0);
+            let sum = self.terms.sum(&[argument, minus_b, one]);
+            return self.is_not_negative(sum);
+        }
+        false
+    }
+
+    fn is_below_a_mean(&mut self, dropped: TermId, kept: &[TermId]) -> bool {
+        let twice = self.times(-2.0, dropped);
+        kept.iter().enumerate().any(|(index, &first)| {
+            kept[index + 1..].iter().any(|&second| {
+                let sum = self.terms.sum(&[first, second, twice]);
+                self.is_not_negative(sum)
+            })
+        })
+    }
+
+    fn activation_instance(&mut self, rule: Rule, left: TermId, right: TermId) -> Option<Class> {
+        let holds = match rule {
+            Rule::ExpOfSum => {
+                let argument = self.unary_operand(left, Prim::Exp)?;
+                let factors = self.factors(right);
+                let (exp, constants): (Vec<TermId>, Vec<TermId>) =
+                    factors.into_iter().partition(|&factor| self.terms.const_value(factor).is_none());
+                let (&[exp], &[constant]) = (exp.as_slice(), constants.as_slice()) else { return None };
+                let rest = self.unary_operand(exp, Prim::Exp)?;
+                let log = self.terms.number(self.terms.const_value(constant).filter(|&value| value > 0.0)?.ln());
+                self.alike_sums(&[argument], &[rest, log])
+            }
+            Rule::ExpOfLog => {
+                let argument = self.unary_operand(left, Prim::Exp)?;
+                let factors = self.factors(right);
+                let (exps, powers): (Vec<TermId>, Vec<TermId>) =
+                    factors.into_iter().partition(|&factor| self.terms.head(factor) == Head::Unary(Prim::Exp));
+                let rest = exps.iter().map(|&exp| self.terms.operand(exp)).next()?;
+                let &[power] = powers.as_slice() else { return None };
+                let (base, exponent) = self.terms.as_power(power);
+                let magnitude = self.terms.power(base, Exponent::ABS);
+                let mut inner = vec![magnitude, base];
+                if let Some(argument) = self.odd_argument(base) {
+                    let sign = self.terms.power(argument, Exponent::SIGN);
+                    inner.push(self.terms.product(&[base, sign]));
+                }
+                let fits = inner.into_iter().enumerate().any(|(index, inner)| {
+                    // Without the absolute value the base has to be positive.
+                    if index == 1 && !self.is_not_negative(base) {
+                        return false;
+                    }
+                    let log = self.terms.unary(Prim::Log, inner);
+                    let scaled = self.times(exponent.get(), log);
+                    self.alike_sums(&[argument], &[rest, scaled])
+                });
+                return if fits { self.guarded(!self.terms.range(base).contains_zero()) } else { None };
+            }
+            Rule::ProductOfExps => {
+                let (a, b) = self.difference(left, right, Head::Product);
+                let (&[first, second], &[joined]) = (a.as_slice(), b.as_slice()) else { return None };
+                let parts = [self.unary_operand(first, Prim::Exp)?, self.unary_operand(second, Prim::Exp)?];
+                let joined = self.unary_operand(joined, Prim::Exp)?;
+                self.alike_sums(&parts, &[joined])
+            }
+            Rule::LogOfProduct => {
+                let argument = self.unary_operand(left, Prim::Log)?;
+                let mut logs = Vec::new();
+                for factor in self.factors(argument) {
+                    let log = if let Some(value) = self.terms.const_value(factor) {
+                        let magnitude = self.terms.number(value.abs());
+                        self.terms.unary(Prim::Log, magnitude)
+                    } else if let Some(exponent) = self.unary_operand(factor, Prim::Exp) {
+                        exponent
+                    } else {
+                        let (base, exponent) = self.terms.as_power(factor);
+                        let magnitude = self.terms.power(base, Exponent::ABS);
+                        let log = self.terms.unary(Prim::Log, magnitude);
+                        self.times(exponent.get(), log)
+                    };
+                    logs.push(log);
+                }
+                let sign = self.terms.power(argument, Exponent::SIGN);
+                let sum = self.terms.sum(&logs);
+                self.terms.product(&[sign, sum]) == right
+            }
+            Rule::OddFunction => {
+                let argument = self.odd_argument(left)?;
+                let negated = self.terms.neg(argument);
+                let function = self.terms.make(self.terms.head(left), &[negated]);
+                self.terms.neg(function) == right
+            }
+            Rule::OddFunctionOfSign => {
+                let argument = self.odd_argument(left)?;
+                let factors = self.factors(argument);
+                (0..factors.len()).any(|index| {
+                    let (base, exponent) = self.terms.as_power(factors[index]);
+                    let mut others = factors.clone();
+                    others.swap_remove(index);
+                    if exponent != Exponent::SIGN {
+                        let Some(natural) = Exponent::natural(exponent.get()).filter(|_| !exponent.is_natural()) else {
+                            return false;
+                        };
+                        others.push(self.terms.power(base, natural));
+                    }
+                    let inner = self.terms.product(&others);
+                    let function = self.terms.make(self.terms.head(left), &[inner]);
+                    let sign = self.terms.power(base, Exponent::SIGN);
+                    self.terms.product(&[sign, function]) == right
+                })
+            }
+            Rule::SigmoidReflection => {
+                let &[k, with_sigmoid] = self.terms.operands(left) else { return None };
+                let (minus_k, sigmoid) = self.terms.split_coefficient(with_sigmoid);
+                let argument = self.unary_operand(sigmoid, Prim::Sigmoid)?;
+                let (found, reflected) = self.terms.split_coefficient(right);
+                let reflected = self.unary_operand(reflected, Prim::Sigmoid)?;
+                let k = self.terms.const_value(k)?;
+                let negated = self.terms.neg(argument);
+                close(k, -minus_k) && close(k, found) && self.alike(negated, reflected)
+            }
+            Rule::SigmoidSplit => {
+                let (a, b) = self.difference(left, right, Head::Sum);
+                let &[product] = a.as_slice() else { return None };
+                let factors = self.factors(product);
+                let split = self.terms.sum(&b);
+                (0..factors.len()).any(|index| {
+                    let (base, exponent) = self.terms.as_power(factors[index]);
+                    let (Some(argument), Some(count)) = (self.unary_operand(base, Prim::Sigmoid), exponent.as_count())
+                    else {
+                        return false;
+                    };
+                    let mut others = factors.clone();
+                    others.swap_remove(index);
+                    if count > 1 {
+                        let lowered = Exponent::natural(f64::from(count - 1)).expect("counts are finite");
+                        others.push(self.terms.power(base, lowered));
+                    }
+                    let rest = self.terms.product(&others);
+                    let candidates: Vec<TermId> = b.iter().flat_map(|&part| self.factors(part)).collect();
+                    let reflected = candidates.into_iter().find(|&factor| {
+                        self.unary_operand(factor, Prim::Sigmoid).is_some_and(|other| self.opposite(argument, other))
+                    });
+                    let Some(reflected) = reflected else { return false };
+                    let minus = self.terms.number(-1.0);
+                    let second = self.terms.product(&[minus, rest, reflected]);
+                    let expected = self.terms.sum(&[rest, second]);
+                    self.alike(expected, split)
+                })
+            }
+            Rule::TanhOfSigmoid | Rule::TanhSplit => {
+                let (tanh_side, sigmoid_side) = if rule == Rule::TanhSplit { (left, right) } else { (right, left) };
+                let (a, b) = self.difference(tanh_side, sigmoid_side, Head::Sum);
+                let &[with_tanh] = a.as_slice() else { return None };
+                let mut factors = self.factors(with_tanh);
+                let position = factors.iter().position(|&factor| self.unary_operand(factor, Prim::Tanh).is_some())?;
+                let tanh = factors.swap_remove(position);
+                let argument = self.terms.operand(tanh);
+                let others = self.terms.product(&factors);
+                let double = self.times(2.0, argument);
+                let sigmoid = b.iter().flat_map(|&part| self.factors(part)).find(|&factor| {
+                    self.unary_operand(factor, Prim::Sigmoid).is_some_and(|other| self.alike(double, other))
+                })?;
+                let two = self.terms.number(2.0);
+                let first = self.terms.product(&[two, others, sigmoid]);
+                let second = self.terms.neg(others);
+                self.alike_sums(&[first, second], &b)
+            }
+            Rule::ExpTimesSigmoid => {
+                let (a, b) = self.difference(left, right, Head::Product);
+                let (&[first, second], &[reflected]) = (a.as_slice(), b.as_slice()) else { return None };
+                let (exp, power) =
+                    if self.unary_operand(first, Prim::Exp).is_some() { (first, second) } else { (second, first) };
+                let (base, exponent) = self.terms.as_power(power);
+                let (other, other_exponent) = self.terms.as_power(reflected);
+                let argument = self.unary_operand(base, Prim::Sigmoid)?;
+                let reflected = self.unary_operand(other, Prim::Sigmoid)?;
+                let scaled = self.times(-exponent.get(), argument);
+                let of_exp = self.unary_operand(exp, Prim::Exp)?;
+                exponent == other_exponent && self.opposite(argument, reflected) && self.alike(scaled, of_exp)
+            }
+            Rule::LogisticQuotient => {
+                let &[constant, exp] = self.terms.operands(left) else { return None };
+                let k = self.terms.const_value(constant).filter(|&k| k > 0.0)?;
+                let argument = self.unary_operand(exp, Prim::Exp)?;
+                let factors = self.factors(right);
+                let inverse = factors.iter().copied().find(|&factor| self.terms.const_value(factor).is_none())?;
+                let (base, exponent) = self.terms.as_power(inverse);
+                let of_sigmoid = self.unary_operand(base, Prim::Sigmoid)?;
+                let log = self.terms.number(k.ln());
+                let negated = self.terms.neg(argument);
+                let found = factors.iter().find_map(|&factor| self.terms.const_value(factor)).unwrap_or(1.0);
+                exponent.get() == -1.0
+                    && factors.len() <= 2
+                    && close(found, k)
+                    && self.alike_sums(&[log, negated], &[of_sigmoid])
+            }
+            _ => false,
+        };
+        holds.then_some(Class::Exact)
+    }
+
+    fn opposite(&mut self, a: TermId, b: TermId) -> bool {
+        let negated = self.terms.neg(a);
+        self.alike(negated, b)
+    }
+
+    fn moment_instance(&mut self, rule: Rule, left: TermId, right: TermId) -> Option<Class> {
+        let (op, operand) = self.moment(left)?;
+        let axes = self.terms.axes(operand);
+        let constant = |checker: &Self, id: TermId, over: IndexSet| checker.terms.axes(id).constant_along(over);
+        let with = |op: MomentOp, moment: Moment| -> Head { Head::Moment(crate::normal::with(op, moment)) };
+        let half = Exponent::new(0.5, true)?;
+        let two = Exponent::natural(2.0)?;
+        let holds = match rule {
+            Rule::MomentAxes => {
+                let (other, same) = self.moment(right)?;
+                same == operand
+                    && other.moment() == op.moment()
+                    && other.eps() == op.eps()
+                    && axes.reduce(op.over()) == axes.reduce(other.over())
+            }
+            Rule::MeanOfConstant => {
+                op.moment() == Moment::Mean && right == operand && constant(self, operand, op.over())
+            }
+            Rule::VarOfConstant => {
+                let fits =
+                    op.moment() == Moment::Var && self.terms.is_const(right, 0.0) && constant(self, operand, op.over());
+                return if fits { self.guarded(self.is_total(operand)) } else { None };
+            }
+            Rule::RmsDefinition | Rule::StdDefinition => {
+                let average = if rule == Rule::RmsDefinition {
+                    let square = self.terms.power(operand, two);
+                    self.terms.make(with(op, Moment::Mean), &[square])
+                } else {
+                    self.terms.make(with(op, Moment::Var), &[operand])
+                };
+                let eps = self.terms.constant(op.eps());
+                let sum = self.terms.sum(&[average, eps]);
+                let fits = if rule == Rule::RmsDefinition { Moment::Rms } else { Moment::Std };
+                op.moment() == fits && self.terms.power(sum, half) == right
+            }
+            Rule::MeanOfSum => {
+                let parts = self.operands_as(right, Head::Sum);
+                let operands: Option<Vec<TermId>> = parts
+                    .iter()
+                    .map(|&part| self.moment(part).filter(|(other, _)| *other == op).map(|(_, of)| of))
+                    .collect();
+                let sum = self.terms.sum(&operands?);
+                op.moment() == Moment::Mean && (sum == operand || self.is_multiplied_out(operand, sum))
+            }
+            Rule::MeanOfProduct | Rule::VarOfProduct => {
+                let (outside, inside): (Vec<TermId>, Vec<TermId>) =
+                    self.factors(operand).into_iter().partition(|&factor| constant(self, factor, op.over()));
+                let inside = self.terms.product(&inside);
+                let moment = self.terms.moment(op, inside);
+                let mut outside = self.terms.product(&outside);
+                let moment_fits = if rule == Rule::MeanOfProduct { Moment::Mean } else { Moment::Var };
+                if rule == Rule::VarOfProduct {
+                    outside = self.terms.power(outside, two);
+                }
+                op.moment() == moment_fits && self.terms.product(&[outside, moment]) == right
+            }
+            Rule::MeanOfMean | Rule::MeansSwap => {
+                let (inner, of) = self.moment(operand)?;
+                let axes = self.terms.axes(of);
+                let means = op.moment() == Moment::Mean && inner.moment() == Moment::Mean;
+                if rule == Rule::MeanOfMean {
+                    let (joined, same) = self.moment(right)?;
+                    let reduced = axes.reduce(inner.over()).reduce(op.over());
+                    means && joined.moment() == Moment::Mean && same == of && reduced == axes.reduce(joined.over())
+                } else {
+                    let swapped = self.terms.moment(op, of);
+                    let fits = op.over() == IndexSet::Batch && matches!(inner.over(), IndexSet::Group(_));
+                    means && fits && self.terms.moment(inner, swapped) == right
+                }
+            }
+            Rule::MeanOfVar => {
+                let (inner, of) = self.moment(operand)?;
+                let parts = self.operands_as(right, Head::Sum);
+                let total =
+                    parts.iter().copied().find(|&part| self.moment(part).is_some_and(|(_, other)| other == of))?;
+                let (joined, _) = self.moment(total)?;
+                let mean = self.terms.make(with(inner, Moment::Mean), &[of]);
+                let between = self.terms.make(with(op, Moment::Var), &[mean]);
+                let between = self.terms.neg(between);
+                let axes = self.terms.axes(of);
+                op.moment() == Moment::Mean
+                    && inner.moment() == Moment::Var
+                    && joined.moment() == Moment::Var
+                    && axes.reduce(inner.over()).reduce(op.over()) == axes.reduce(joined.over())
+                    && self.terms.sum(&[total, between]) == right
+            }
+            Rule::MeanInside => {
+                let (other, of) = self.moment(right)?;
+                let (a, b) = self.difference(operand, of, Head::Product);
+                let &[mean] = b.as_slice() else { return None };
+                let (inner, inside) = self.moment(mean)?;
+                let outside: Vec<TermId> = self.factors(of).into_iter().filter(|&factor| factor != mean).collect();
+                let product = self.terms.product(&a);
+                let part = axes.reduce(inner.over()).reduce(op.over()) == axes.reduce(op.over());
+                other == op
+                    && op.moment() == Moment::Mean
+                    && inner.moment() == Moment::Mean
+                    && part
+                    && product == inside
+                    && outside.iter().all(|&factor| constant(self, factor, inner.over()))
+            }
+            Rule::MeanOfSquare => {
+                let parts = self.operands_as(right, Head::Sum);
+                let var = parts
+                    .iter()
+                    .copied()
+                    .find(|&part| self.moment(part).is_some_and(|(op, _)| op.moment() == Moment::Var))?;
+                let (_, root) = self.moment(var)?;
+                let mean = self.terms.moment(op, root);
+                let square = self.terms.power(mean, two);
+                let var = self.terms.make(with(op, Moment::Var), &[root]);
+                op.moment() == Moment::Mean && self.is_square(operand, root) && self.terms.sum(&[var, square]) == right
+            }
+            Rule::VarOfSum => {
+                let (other, of) = self.moment(right)?;
+                let (a, b) = self.difference(operand, of, Head::Sum);
+                let fits = op == other
+                    && op.moment() == Moment::Var
+                    && b.is_empty()
+                    && a.iter().all(|&part| constant(self, part, op.over()));
+                return match fits {
+                    true if a.iter().all(|&part| self.is_total(part)) => Some(Class::Exact),
+                    true => Some(Class::AlmostEverywhere),
+                    false => None,
+                };
+            }
+            _ => false,
+        };
+        holds.then_some(Class::Exact)
+    }
+
+    /// Whether `square` is `root` with all exponents doubled, which are then even.
+    fn is_square(&mut self, square: TermId, root: TermId) -> bool {
+        let halves: Option<Vec<TermId>> = self
+            .factors(square)
+            .into_iter()
+            .map(|factor| {
+                let (base, exponent) = self.terms.as_power(factor);
+                let even = !exponent.odd && exponent.get().rem_euclid(2.0) == 0.0;
+                let half = Exponent::natural(exponent.get() / 2.0).filter(|_| even)?;
+                Some(self.terms.power(base, half))
+            })
+            .collect();
+        halves.is_some_and(|halves| self.terms.product(&halves) == root)
+    }
+}
+
+/// Takes the elements of `part` out of `list`; `false` if one is not there.
+fn removed(list: &mut Vec<TermId>, part: &[TermId]) -> bool {
+    part.iter().all(|element| match list.iter().position(|other| other == element) {
+        Some(position) => {
+            list.swap_remove(position);
+            true
+        }
+        None => false,
+    })
+}
+
+/// The same graph with initial values that are like any others: a step that holds almost everywhere
+/// says nothing about parameters at 0.
+fn with_common_parameters(dag: &Dag) -> Dag {
+    let mut builder = Builder::new();
+    for (index, param) in dag.params().iter().enumerate() {
+        let init = Scalar::new(0.6180339887 + 0.1415926535 * index as f64).expect("finite");
+        builder.declare(Param { init, ..param.clone() }).expect("the names are those of a graph");
+    }
+    for id in dag.ids() {
+        builder.append(dag.op(id), dag.operands(id)).expect("the nodes are those of a graph");
+    }
+    let output = builder.node(dag.output().index()).expect("the output is a node");
+    builder.finish(output)
+}
+
+/// The product of two monomials.
+fn multiplied(
+    (a, x): &(Vec<(TermId, f64, bool)>, f64),
+    (b, y): &(Vec<(TermId, f64, bool)>, f64),
+) -> (Vec<(TermId, f64, bool)>, f64) {
+    let mut factors = a.clone();
+    for &(base, exponent, odd) in b {
+        match factors.iter_mut().find(|(other, ..)| *other == base) {
+            Some((_, other, parity)) => {
+                *other += exponent;
+                *parity = *parity != odd;
+            }
+            None => factors.push((base, exponent, odd)),
+        }
+    }
+    factors.retain(|&(_, exponent, odd)| exponent != 0.0 || odd);
+    (factors, x * y)
+}
+
+fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-10 * a.abs().max(b.abs()) || a == b
+}
