@@ -295,6 +295,12 @@ impl Checker {
         here && self.terms.operands(id).iter().all(|&operand| self.is_total(operand))
     }
 
+    /// Whether a base is proved not to be zero, and to be defined where no power of it is left.
+    fn may_cancel(&self, base: TermId, exponent: f64, odd: bool) -> bool {
+        let kept = exponent != 0.0 || odd;
+        !self.terms.range(base).contains_zero() && (kept || self.is_total(base))
+    }
+
     /// Guarded if the guard is proved, else almost everywhere.
     fn guarded(&self, proved: bool) -> Option<Class> {
         Some(if proved { Class::Guarded } else { Class::AlmostEverywhere })
@@ -358,7 +364,7 @@ impl Checker {
                 if !self.alike(expected, right) {
                     return None;
                 }
-                let proved = agree_at_zero(p, q, product, odd) || !self.terms.range(base).contains_zero();
+                let proved = agree_at_zero(p, q, product, odd) || self.may_cancel(base, product, odd);
                 return self.guarded(proved);
             }
             Rule::ProductOfPowers => {
@@ -371,7 +377,7 @@ impl Checker {
                 if base != other || !self.alike(expected, found) {
                     return None;
                 }
-                let proved = agree_at_zero(p, q, sum, odd) || !self.terms.range(base).contains_zero();
+                let proved = agree_at_zero(p, q, sum, odd) || self.may_cancel(base, sum, odd);
                 return self.guarded(proved);
             }
             Rule::PowerOfExp => {
@@ -398,7 +404,11 @@ impl Checker {
                     (true, -1.0) => range.high() <= 0.0,
                     _ => false,
                 };
-                return if fits && exponent.get() == 0.0 { self.guarded(!range.contains_zero()) } else { None };
+                return if fits && exponent.get() == 0.0 {
+                    self.guarded(self.may_cancel(base, 0.0, false))
+                } else {
+                    None
+                };
             }
             Rule::SignOfOdd => {
                 let (base, exponent) = self.terms.as_power(left);
@@ -755,14 +765,19 @@ impl Checker {
                 })
             }
             Rule::SigmoidReflection => {
-                let &[k, with_sigmoid] = self.terms.operands(left) else { return None };
-                let (minus_k, sigmoid) = self.terms.split_coefficient(with_sigmoid);
-                let argument = self.unary_operand(sigmoid, Prim::Sigmoid)?;
-                let (found, reflected) = self.terms.split_coefficient(right);
-                let reflected = self.unary_operand(reflected, Prim::Sigmoid)?;
-                let k = self.terms.const_value(k)?;
-                let negated = self.terms.neg(argument);
-                close(k, -minus_k) && close(k, found) && self.alike(negated, reflected)
+                let mut factors = self.factors(right);
+                let position =
+                    factors.iter().position(|&factor| self.unary_operand(factor, Prim::Sigmoid).is_some())?;
+                let reflected = self.terms.operand(factors.swap_remove(position));
+                let scale = self.terms.product(&factors);
+                let candidates: Vec<TermId> =
+                    self.operands_as(left, Head::Sum).into_iter().flat_map(|part| self.factors(part)).collect();
+                candidates.into_iter().any(|sigmoid| {
+                    let Some(argument) = self.unary_operand(sigmoid, Prim::Sigmoid) else { return false };
+                    let product = self.terms.product(&[scale, sigmoid]);
+                    let negated = self.terms.neg(product);
+                    self.opposite(argument, reflected) && self.alike_sums(&[scale, negated], &[left])
+                })
             }
             Rule::SigmoidSplit => {
                 let (a, b) = self.difference(left, right, Head::Sum);

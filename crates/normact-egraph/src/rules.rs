@@ -112,11 +112,11 @@ rules! {
     Power {
         PowerOfConstant "power-of-constant" Exact smooth keeps "k^p = (k^p)";
         PowerOfProduct "power-of-product" Exact smooth keeps "(a * b * ...)^p = a^p * b^p * ...";
-        PowerOfPower "power-of-power" Guarded kink keeps "(a^p)^q = a^(p*q) if a != 0";
+        PowerOfPower "power-of-power" Guarded kink keeps "(a^p)^q = a^(p*q) if a != 0 and, where p*q = 0, a is defined";
         PowerOfExp "power-of-exp" Exact smooth keeps "exp(a)^p = exp(p * a)";
-        ProductOfPowers "product-of-powers" Guarded kink keeps "a^p * a^q = a^(p+q) if a != 0";
+        ProductOfPowers "product-of-powers" Guarded kink keeps "a^p * a^q = a^(p+q) if a != 0 and, where p+q = 0, a is defined";
         KnownSign "known-sign" Guarded smooth keeps "|a| = a if a >= 0, |a| = -a if a <= 0";
-        SignOfNonzero "sign-of-nonzero" Guarded smooth keeps "sign(a) = 1 if a > 0, -1 if a < 0, |sign(a)| = 1 if a != 0";
+        SignOfNonzero "sign-of-nonzero" Guarded smooth keeps "sign(a) = 1 if a > 0, -1 if a < 0, |sign(a)| = 1 if a != 0, if a is defined";
         SignOfOdd "sign-of-odd" Exact kink keeps "sign(f(a)) = sign(a) for f = tanh, erf";
         ParityOfOdd "parity-of-odd" Exact kink keeps "|f(a)| = sign(a) * f(a) for f = tanh, erf";
     }
@@ -137,7 +137,7 @@ rules! {
         LogOfProduct "log-of-product" Exact kink keeps "log(k * a^p * exp(b)) = sign(k * a^p) * (log(|k|) + p * log(|a|) + b)";
         OddFunction "odd-function" Exact smooth keeps "f(-a) = -f(a) for f = tanh, erf";
         OddFunctionOfSign "odd-function-of-sign" Exact kink keeps "f(|a| * b) = sign(a) * f(a * b) for f = tanh, erf";
-        SigmoidReflection "sigmoid-reflection" Exact smooth keeps "k - k * sigmoid(a) = k * sigmoid(-a)";
+        SigmoidReflection "sigmoid-reflection" Exact smooth keeps "c - c * sigmoid(a) = c * sigmoid(-a)";
         SigmoidSplit "sigmoid-split" Exact smooth keeps "c * sigmoid(-a) = c - c * sigmoid(a)";
         TanhOfSigmoid "tanh-of-sigmoid" Exact smooth keeps "2 * c * sigmoid(a) - c = c * tanh(0.5 * a)";
         TanhSplit "tanh-split" Exact smooth keeps "c * tanh(a) = 2 * c * sigmoid(2 * a) - c";

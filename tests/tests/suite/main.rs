@@ -8,5 +8,6 @@ mod documentation;
 mod examples;
 mod hostile;
 mod oracle;
+mod spellings;
 mod support;
 mod train;

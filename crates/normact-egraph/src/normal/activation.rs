@@ -206,17 +206,8 @@ impl Normalizer {
         operands: &[TermId],
         terms: &[(f64, TermId)],
     ) -> Option<(Rule, TermId)> {
-        let one = self.terms.product(&[]);
-        // Constants come first.
-        if let [(k, rest), (l, sigmoid)] = terms
-            && *rest == one
-            && self.terms.head(*sigmoid) == Head::Unary(Prim::Sigmoid)
-            && *k == -*l
-        {
-            let reflected = self.terms.operand(*sigmoid);
-            let reflected = self.terms.neg(reflected);
-            let reflected = self.terms.unary(Prim::Sigmoid, reflected);
-            return Some((Rule::SigmoidReflection, self.terms.scaled(*k, reflected)));
+        if let Some(result) = self.reflected(terms) {
+            return Some((Rule::SigmoidReflection, result));
         }
         for (index, &(coefficient, rest)) in terms.iter().enumerate() {
             let factors = self.factors_of(rest);
@@ -256,6 +247,53 @@ impl Normalizer {
                 all.extend([first, second]);
                 return Some((Rule::TanhSplit, self.terms.sum(&all)));
             }
+        }
+        None
+    }
+
+    /// `c - c * sigmoid(a) = c * sigmoid(-a)`, where the whole sum is of that form.
+    fn reflected(&mut self, terms: &[(f64, TermId)]) -> Option<TermId> {
+        if !terms.len().is_multiple_of(2) {
+            return None;
+        }
+        let is_sigmoid = |normalizer: &Self, id: TermId| normalizer.terms.head(id) == Head::Unary(Prim::Sigmoid);
+        let candidates: Vec<TermId> = terms
+            .iter()
+            .find_map(|(_, rest)| {
+                let sigmoids: Vec<TermId> =
+                    self.factors_of(*rest).into_iter().filter(|&factor| is_sigmoid(self, factor)).collect();
+                (!sigmoids.is_empty()).then_some(sigmoids)
+            })
+            .unwrap_or_default();
+        for sigmoid in candidates {
+            let mut without: Vec<(f64, TermId)> = Vec::new();
+            let mut with: Vec<(f64, TermId)> = Vec::new();
+            for &(coefficient, rest) in terms {
+                let mut factors = self.factors_of(rest);
+                match factors.iter().position(|&factor| factor == sigmoid) {
+                    Some(position) => {
+                        factors.swap_remove(position);
+                        with.push((coefficient, self.terms.product(&factors)));
+                    }
+                    None => without.push((coefficient, rest)),
+                }
+            }
+            let matches = with.len() == without.len()
+                && without
+                    .iter()
+                    .all(|(k, rest)| with.iter().any(|(l, other)| other == rest && sum_of([*k, *l]) == Some(0.0)));
+            if !matches {
+                continue;
+            }
+            let mut parts = Vec::with_capacity(without.len());
+            for (coefficient, rest) in without {
+                parts.push(self.terms.scaled(coefficient, rest));
+            }
+            let sum = self.terms.sum(&parts);
+            let argument = self.terms.operand(sigmoid);
+            let reflected = self.terms.neg(argument);
+            let reflected = self.terms.unary(Prim::Sigmoid, reflected);
+            return Some(self.terms.product(&[sum, reflected]));
         }
         None
     }

@@ -36,7 +36,8 @@ impl Normalizer {
 
     /// Whether adding exponents keeps the value where the base is zero, or the base is not zero.
     fn may_add(&mut self, base: TermId, p: Exponent, q: Exponent) -> bool {
-        agree_at_zero(p, q, p.get() + q.get(), p.odd != q.odd) || self.is_nonzero(base)
+        let (sum, odd) = (p.get() + q.get(), p.odd != q.odd);
+        agree_at_zero(p, q, sum, odd) || self.may_cancel(base, sum, odd)
     }
 
     pub(super) fn power_rule(&mut self, id: TermId, exponent: Exponent) -> Option<(Rule, TermId)> {
@@ -95,13 +96,13 @@ impl Normalizer {
         let is_maximum = !exponent.is_natural() && self.is_maximum_with_a_positive(base);
         if !negative && !range.is_not_negative() && !is_maximum {
             // `|sign(a)| = 1` where `a` is not zero.
-            if exponent.get() == 0.0 && !exponent.odd && self.is_nonzero(base) {
+            if exponent.get() == 0.0 && !exponent.odd && self.may_cancel(base, 0.0, false) {
                 return Some((Rule::SignOfNonzero, self.terms.product(&[])));
             }
             return None;
         }
         if exponent.get() == 0.0 {
-            if !self.is_nonzero(base) {
+            if !self.may_cancel(base, 0.0, false) {
                 return None;
             }
             let sign = if negative && exponent.odd { -1.0 } else { 1.0 };
@@ -140,9 +141,16 @@ impl Normalizer {
         false
     }
 
+    /// Whether a base is not zero, and is defined where no power of it is left.
+    fn may_cancel(&mut self, base: TermId, exponent: f64, odd: bool) -> bool {
+        let kept = exponent != 0.0 || odd;
+        self.is_nonzero(base) && (kept || self.is_defined(base))
+    }
+
     /// Whether `(a^p)^q` and `a^(p*q)` agree where `a` is zero, or `a` is not zero.
     fn may_multiply(&mut self, of: TermId, p: Exponent, q: Exponent) -> bool {
-        agree_at_zero(p, q, p.get() * q.get(), p.odd && q.odd) || self.is_nonzero(of)
+        let (product, odd) = (p.get() * q.get(), p.odd && q.odd);
+        agree_at_zero(p, q, product, odd) || self.may_cancel(of, product, odd)
     }
 }
 
