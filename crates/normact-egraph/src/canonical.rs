@@ -4,6 +4,7 @@ use normact_ir::{Dag, Param};
 
 use crate::key::{Key, Status, content_key, normal_form};
 use crate::normal::{Budget, Normalizer, Relation};
+use crate::readable::readable;
 use crate::write::write;
 
 /// A layer in its canonical form.
@@ -49,9 +50,17 @@ pub(crate) fn canonical_for(dag: &Dag, relation: Relation, budget: Budget) -> Ca
     let normal = normal_form(&mut normalizer, dag);
     let key = content_key(&normalizer.terms, &normal);
     let params: Vec<Param> = dag.params().to_vec();
-    let at_start = normal.start.map(|start| write(&normalizer.terms, start, &params));
+    let exhausted = normalizer.exhausted();
+    let mut for_people = |id| {
+        let form = readable(&mut normalizer.terms, id);
+        // Constants that overflow on the way are not worth the trouble.
+        if exhausted || normalizer.terms.overflow() { id } else { form }
+    };
+    let root = for_people(normal.root);
+    let at_start = normal.start.map(for_people);
+    let at_start = at_start.map(|start| write(&normalizer.terms, start, &params));
     Canonical {
-        dag: write(&normalizer.terms, normal.root, &params),
+        dag: write(&normalizer.terms, root, &params),
         at_start,
         key,
         status: normal.status,

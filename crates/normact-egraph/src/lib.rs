@@ -16,6 +16,7 @@ mod key;
 mod normal;
 mod proof;
 mod read;
+mod readable;
 mod rules;
 mod simplify;
 #[cfg(test)]

@@ -109,6 +109,8 @@ struct Node {
     range: Interval,
     /// Whether a parameter occurs in it.
     has_params: bool,
+    /// How deeply its operands nest.
+    depth: u32,
 }
 
 /// An arena of terms.
@@ -120,7 +122,7 @@ pub(crate) struct Terms {
     /// The label, extent and initial value of each parameter; the position is what [`Head::Param`] holds.
     params: Vec<(u32, ParamClass)>,
     scratch: Vec<TermId>,
-    /// Whether a chain became too long.
+    /// Whether a chain became too long or a constant too large.
     overflow: bool,
 }
 
@@ -142,7 +144,7 @@ impl Terms {
         self.nodes.len()
     }
 
-    /// Whether a chain became too long to be flat.
+    /// Whether a chain became too long to be flat, or a constant too large.
     pub(crate) fn overflow(&self) -> bool {
         self.overflow
     }
@@ -190,6 +192,11 @@ impl Terms {
         self.nodes[id.index()].has_params
     }
 
+    /// How deeply the operands nest.
+    pub(crate) fn depth(&self, id: TermId) -> u32 {
+        self.nodes[id.index()].depth
+    }
+
     pub(crate) fn param_class(&self, param: u32) -> ParamClass {
         self.params[param as usize].1
     }
@@ -225,9 +232,16 @@ impl Terms {
         self.intern(Head::Const(value), &[])
     }
 
-    /// A constant that is known to be finite.
+    /// A constant. A number that is not finite is no constant: the arena overflows, and whoever asked
+    /// must not use the term.
     pub(crate) fn number(&mut self, value: f64) -> TermId {
-        self.constant(Scalar::new(value).expect("the caller checked that the number is finite"))
+        match Scalar::new(value) {
+            Some(value) => self.constant(value),
+            None => {
+                self.overflow = true;
+                self.undefined()
+            }
+        }
     }
 
     /// The sum of the operands: flat, in order.
@@ -354,6 +368,7 @@ impl Terms {
             hash,
             axes: self.axes_of(head, operands),
             range: self.range_of(head, operands),
+            depth: operands.iter().map(|&operand| self.depth(operand) + 1).max().unwrap_or(0),
             has_params: matches!(head, Head::Param(_)) || operands.iter().any(|&operand| self.has_params(operand)),
         };
         self.operands.extend_from_slice(operands);

@@ -80,11 +80,21 @@ impl Writer<'_> {
         }
     }
 
-    /// The operands of a chain: constants last, those with more inside first.
+    /// The operands of a chain as a person would write them: what depends on the input, then
+    /// parameters, then constants.
     fn in_reading_order(&self, id: TermId) -> Vec<TermId> {
         let mut operands = self.terms.operands(id).to_vec();
-        operands.sort_by_key(|&operand| self.terms.const_value(operand).is_some());
+        operands.sort_by_key(|&operand| self.reading_rank(operand));
         operands
+    }
+
+    fn reading_rank(&self, id: TermId) -> u32 {
+        match self.terms.head(id) {
+            Head::Input => 0,
+            Head::Sum | Head::Product | Head::Max | Head::Power(_) | Head::Unary(_) | Head::Moment(_) => 1,
+            Head::Param(_) => 2,
+            Head::Const(_) | Head::Undefined => 3,
+        }
     }
 
     fn sum(&mut self, id: TermId) -> NodeId {
@@ -137,7 +147,9 @@ impl Writer<'_> {
     }
 
     fn product_with(&mut self, constant: Option<f64>, factors: &[TermId]) -> NodeId {
-        let written: Vec<Factor> = factors.iter().flat_map(|&factor| self.factor(factor)).collect();
+        let mut factors = factors.to_vec();
+        factors.sort_by_key(|&factor| self.reading_rank(factor));
+        let written: Vec<Factor> = factors.iter().map(|&factor| self.factor(factor)).collect();
         let multiplied = written.iter().filter(|factor| !factor.divides).map(|factor| factor.node);
         let mut numerator = multiplied.reduce(|a, b| self.builder.binary(Prim::Mul, a, b));
         numerator = match (numerator, constant) {
@@ -160,15 +172,15 @@ impl Writer<'_> {
 
     /// A factor as primitives: `sign(a)`, whole powers as products of `a`, `square(a)` and `|a|`, halves
     /// as roots, other exponents by `exp` and `log`.
-    fn factor(&mut self, id: TermId) -> Vec<Factor> {
+    fn factor(&mut self, id: TermId) -> Factor {
         let (base, exponent) = self.terms.as_power(id);
         if exponent == Exponent::ONE || matches!(self.terms.head(id), Head::Const(_)) {
-            return vec![Factor { node: self.at_or_write(id), divides: false }];
+            return Factor { node: self.at_or_write(id), divides: false };
         }
         let base = self.at(base);
         let divides = exponent.get() < 0.0;
         let power = self.power(base, exponent.get().abs(), exponent.odd);
-        vec![Factor { node: power, divides }]
+        Factor { node: power, divides }
     }
 
     fn at_or_write(&mut self, id: TermId) -> NodeId {

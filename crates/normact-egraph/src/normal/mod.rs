@@ -224,6 +224,10 @@ impl Normalizer {
                 self.exhausted = true;
                 break current;
             } else if let Some((rule, result)) = self.rule_at_root(current) {
+                if self.terms.overflow() {
+                    self.exhausted = true;
+                    break current;
+                }
                 debug_assert_ne!(result, current, "{} changes nothing", rule.name());
                 self.steps += 1;
                 remember(&mut self.next, current, (rule, result));
@@ -283,7 +287,7 @@ fn remember<T: Copy>(memory: &mut Vec<Option<T>>, id: TermId, value: T) {
 
 /// A computed constant; one that is within rounding of a short decimal is that decimal, so that
 /// `0.1 + 0.2` is `0.3`. `None` if it is not finite.
-fn rounded(value: f64) -> Option<f64> {
+pub(crate) fn rounded(value: f64) -> Option<f64> {
     if !value.is_finite() {
         return None;
     }

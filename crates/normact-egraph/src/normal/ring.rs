@@ -211,18 +211,23 @@ impl Normalizer {
         });
         let inside: Vec<(f64, TermId)> =
             operands.iter().map(|&operand| self.divided_by(operand, &common)).collect::<Option<_>>()?;
-        // The scale: the coefficient, sign aside, that most terms have, the largest of those; with the
-        // sign of the first such term in order. It makes one of a sum and all its multiples.
+        // The scale: the coefficient, sign aside, that most terms have, the least of those; with the sign
+        // of the majority of the terms, of the first in order where there is none. It makes one of a
+        // sum and all its multiples.
         let one = self.terms.product(&[]);
         let terms: Vec<(f64, TermId)> = inside.iter().copied().filter(|(_, rest)| *rest != one).collect();
         let alike = |a: f64, b: f64| (a.abs() - b.abs()).abs() <= 1e-12 * a.abs();
         let votes = |scale: f64| terms.iter().filter(|(coefficient, _)| alike(scale, *coefficient)).count();
         let &(scale, _) =
-            terms.iter().max_by(|(a, _), (b, _)| votes(*a).cmp(&votes(*b)).then(a.abs().total_cmp(&b.abs())))?;
-        let &(leading, _) = terms
-            .iter()
-            .filter(|(coefficient, _)| alike(scale, *coefficient))
-            .min_by_key(|(_, rest)| self.terms.hash(*rest))?;
+            terms.iter().max_by(|(a, _), (b, _)| votes(*a).cmp(&votes(*b)).then(b.abs().total_cmp(&a.abs())))?;
+        let positive = terms.iter().filter(|(coefficient, _)| *coefficient > 0.0).count();
+        let &(first, _) = terms.iter().min_by_key(|(_, rest)| self.terms.hash(*rest))?;
+        let sign = match (2 * positive).cmp(&terms.len()) {
+            std::cmp::Ordering::Less => -1.0,
+            std::cmp::Ordering::Greater => 1.0,
+            std::cmp::Ordering::Equal => first.signum(),
+        };
+        let leading = sign * scale.abs();
         if !leading.is_normal() {
             return None;
         }

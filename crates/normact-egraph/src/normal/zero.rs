@@ -20,6 +20,9 @@ use crate::term::{Exponent, Head, TermId};
 /// A term is cut at so many kinks at most.
 const MAX_CUTS: usize = 4;
 
+/// Nothing is proved about terms that nest more deeply.
+const MAX_DEPTH: u32 = 300;
+
 /// What has been found out about terms.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
@@ -43,7 +46,7 @@ impl Normalizer {
         if !self.terms.range(id).contains_zero() {
             return true;
         }
-        if self.relation == Relation::Exact {
+        if self.relation == Relation::Exact || self.terms.depth(id) > MAX_DEPTH {
             return false;
         }
         let nonzero = match self.facts.nonzero.get(id.index()) {
@@ -140,6 +143,9 @@ impl Normalizer {
 
     /// Whether a term is defined: everywhere, or almost everywhere.
     pub(super) fn is_defined(&mut self, id: TermId) -> bool {
+        if self.terms.depth(id) > MAX_DEPTH {
+            return false;
+        }
         if let Some(Some(known)) = self.facts.defined.get(id.index()) {
             self.facts.parameters_matter |= *known && self.terms.has_params(id);
             return *known;
