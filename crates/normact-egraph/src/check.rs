@@ -262,8 +262,10 @@ impl Checker {
         if self.range(id).is_not_negative() {
             return true;
         }
-        if let Head::Unary(Prim::Tanh | Prim::Erf) = self.terms.head(id) {
-            return self.is_not_negative(self.terms.operand(id));
+        match self.terms.head(id) {
+            Head::Unary(Prim::Tanh | Prim::Erf) => return self.is_not_negative(self.terms.operand(id)),
+            Head::Product => return self.factors(id).into_iter().all(|factor| self.is_not_negative(factor)),
+            _ => {}
         }
         let operands = self.operands_as(id, Head::Sum);
         for (index, &operand) in operands.iter().enumerate() {

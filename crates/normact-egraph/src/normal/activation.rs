@@ -163,6 +163,10 @@ impl Normalizer {
         }
         match self.terms.head(id) {
             Head::Unary(Prim::Tanh | Prim::Erf) => self.is_magnitude_itself(self.terms.operand(id)),
+            Head::Product => {
+                let factors = self.factors_of(id);
+                factors.into_iter().all(|factor| self.is_magnitude_itself(factor))
+            }
             _ => self.is_maximum_with_a_positive(id),
         }
     }

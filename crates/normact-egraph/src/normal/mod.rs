@@ -82,6 +82,8 @@ pub(crate) struct Normalizer {
     next: Vec<Option<(Rule, TermId)>>,
     /// For each term, its normal form.
     normal: Vec<Option<TermId>>,
+    /// The terms whose normal form is being found.
+    active: Vec<Option<()>>,
     steps: usize,
     depth: usize,
     exhausted: bool,
@@ -104,6 +106,7 @@ impl Normalizer {
             budget,
             next: Vec::new(),
             normal: Vec::new(),
+            active: Vec::new(),
             steps: 0,
             depth: 0,
             exhausted: false,
@@ -117,6 +120,7 @@ impl Normalizer {
         self.terms.clear(params);
         self.next.clear();
         self.normal.clear();
+        self.active.clear();
         self.facts.clear();
         self.steps = 0;
         self.depth = 0;
@@ -213,6 +217,12 @@ impl Normalizer {
             if let Some(Some(normal)) = self.normal.get(current.index()) {
                 break *normal;
             }
+            // A term whose normal form asks for its own: the rules go round in a circle.
+            if self.active.get(current.index()) == Some(&Some(())) {
+                self.exhausted = true;
+                break current;
+            }
+            remember(&mut self.active, current, ());
             let with_parts = self.with_normal_operands(current);
             if with_parts != current {
                 current = with_parts;
@@ -239,6 +249,9 @@ impl Normalizer {
         };
         self.depth -= 1;
         for id in passed {
+            if let Some(active) = self.active.get_mut(id.index()) {
+                *active = None;
+            }
             remember(&mut self.normal, id, normal);
         }
         normal
