@@ -120,3 +120,45 @@ fn replaced(terms: &mut Terms, root: TermId, old: TermId, new: TermId) -> TermId
     }
     results[&root]
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::equiv::{Options, Verdict, equiv};
+    use crate::fingerprint::formula::layer;
+    use crate::normal::Relation;
+
+    fn equal(a: &str, b: &str) -> bool {
+        let options = Options { modulo_affine: true, relation: Relation::AlmostEverywhere, ..Options::default() };
+        matches!(equiv(&layer(a), &layer(b), &options), Verdict::Equal(_))
+    }
+
+    #[test]
+    fn a_final_scale_and_shift_do_not_count() {
+        let core = "(mul x (sigmoid x))";
+        for other in [
+            "(add (mul (mul x (sigmoid x)) g=1) b=0)",
+            "(add (mul -2 (mul x (sigmoid x))) 1)",
+            "(mul g=1 (div x (add 1 (exp (neg x)))))",
+            "(add (mul (mul x (sigmoid x)) g=1) (mul 3 b=0))",
+        ] {
+            assert!(equal(core, other), "{other}");
+        }
+        assert!(!equal(core, "(mul x (tanh x))"));
+        // A parameter that also occurs inside is no final scale, one for the whole layer is none either.
+        assert!(!equal(core, "(mul g=1 (mul x (sigmoid (mul g=1 x))))"));
+        assert!(!equal(core, "(mul x (mul x (sigmoid x)))"));
+    }
+
+    #[test]
+    fn the_scale_of_a_parameter_does_not_count() {
+        assert!(equal("(sigmoid (mul v=1 x))", "(sigmoid (mul -2 (mul x v=1)))"));
+        assert!(equal("(tanh (mul v=1 x))", "(tanh (mul v=3 x))"));
+        assert!(!equal("(sigmoid (mul v=1 x))", "(sigmoid (mul v=0 x))"));
+        assert!(!equal("(sigmoid (mul v=1 x))", "(sigmoid x)"));
+        // Used twice with different scales, it is not free.
+        assert!(!equal(
+            "(add (sigmoid (mul v=1 x)) (tanh (mul v=1 x)))",
+            "(add (sigmoid (mul v=1 x)) (tanh (mul 2 (mul v=1 x))))"
+        ));
+    }
+}
