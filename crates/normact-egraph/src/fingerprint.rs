@@ -228,6 +228,11 @@ impl Class {
     }
 }
 
+/// How many lists of `count` different numbers below `limit` there are.
+pub(crate) fn falling_factorial(limit: usize, count: usize) -> usize {
+    (0..count).map(|taken| limit.saturating_sub(taken)).fold(1, usize::saturating_mul)
+}
+
 /// The ways to give parameters values of their pools. An assignment has a pool index for each live
 /// parameter of the plan.
 #[derive(Debug, Clone)]
@@ -249,9 +254,17 @@ impl Assignments {
             }
         }
         let classes: Vec<Vec<usize>> = classes.into_iter().map(|(_, members)| members).collect();
+        let pool = |members: &[usize]| if is_large(members) { members.len() + 1 } else { 2 };
+        let count = classes
+            .iter()
+            .map(|members| falling_factorial(pool(members), members.len()))
+            .fold(1, usize::saturating_mul);
+        if count > MAX_ASSIGNMENTS {
+            return Err(Lost);
+        }
         let mut list = vec![vec![0; plan.params.len()]];
         for members in &classes {
-            let pool = if is_large(members) { members.len() + 1 } else { 2 };
+            let pool = pool(members);
             for (index, &position) in members.iter().enumerate() {
                 let mut longer = Vec::with_capacity(list.len() * pool);
                 for assignment in &list {
@@ -263,9 +276,6 @@ impl Assignments {
                     }));
                 }
                 list = longer;
-                if list.len() > MAX_ASSIGNMENTS {
-                    return Err(Lost);
-                }
             }
         }
         Ok(Self { classes, list })

@@ -12,6 +12,7 @@ use std::sync::OnceLock;
 use normact_ir::{Dag, Extent, Groups, IndexSet, Running};
 use sha2::{Digest, Sha256};
 
+use crate::labels::{self, Orders};
 use crate::normal::{Budget, Normalizer, Relation};
 use crate::rules::Rule;
 use crate::term::{Head, ParamClass, TermId, Terms, quantum};
@@ -53,8 +54,11 @@ impl Status {
     }
 }
 
-/// The most orders of parameters of one kind that are tried: 6 parameters.
+/// The most orders of parameters of one class that are tried: those of 6 parameters.
 const MAX_ORDERS: usize = 720;
+
+/// Fewer orders are tried of large layers: so many nodes in all.
+const MAX_ORDER_NODES: usize = 500_000;
 
 /// Makes keys, keeping its memory from one layer to the next.
 #[derive(Debug)]
@@ -102,111 +106,50 @@ pub fn key(dag: &Dag) -> (Key, Status) {
 pub(crate) fn normal_form(normalizer: &mut Normalizer, dag: &Dag) -> Normal {
     let classes: Vec<ParamClass> =
         dag.params().iter().map(|param| ParamClass { extent: param.extent, init: param.init }).collect();
-    let mut labels: Vec<u32> = vec![0; classes.len()];
-    for index in 1..classes.len() {
-        labels[index] = classes[..index].iter().filter(|class| **class == classes[index]).count() as u32;
+    let first = with_labels(normalizer, dag, &classes, labels::by_declaration(&classes));
+    let orders = Orders::new(&classes, &occurring(&normalizer.terms, first.root, classes.len()));
+    if orders.count() == 1 && orders.labels(0) == first.labels {
+        return first;
     }
-    let run = |normalizer: &mut Normalizer, labels: &[u32]| -> Run {
-        normalizer.start(labels.iter().copied().zip(classes.iter().copied()));
-        let raw = normalizer.read(dag, |param| param as u32);
-        let root = normalizer.canonical(raw);
-        let start = normalizer.special_at_start(raw, root);
-        let start_hash = start.map_or(0, |start| normalizer.terms.hash(start));
-        let hash = (normalizer.terms.hash(root), start_hash);
-        Run { root, start, hash, exhausted: normalizer.exhausted() }
-    };
-    let mut best = run(normalizer, &labels);
-    let finish = |run: Run, labels: Vec<u32>, exhausted: bool| Normal {
-        root: run.root,
-        start: run.start,
-        labels,
-        status: if exhausted { Status::Budget } else { Status::Saturated },
-    };
-    let groups = used_by_class(&normalizer.terms, best.root, &classes);
-    let orders = groups.iter().map(|group| (1..=group.len()).product::<usize>()).fold(1, usize::saturating_mul);
-    let dense = groups.iter().all(|group| {
-        let mut used: Vec<u32> = group.iter().map(|&param| labels[param]).collect();
-        used.sort_unstable();
-        used.iter().enumerate().all(|(index, &label)| label == index as u32)
-    });
-    if orders == 1 && dense {
-        let exhausted = best.exhausted;
-        return finish(best, labels, exhausted);
-    }
-    let mut best_labels: Option<Vec<u32>> = None;
-    let mut last_labels = labels.clone();
-    let mut exhausted = orders > MAX_ORDERS;
-    for order in 0..orders.min(MAX_ORDERS) {
-        let mut tried = labels.clone();
-        // Parameters that do not occur get the labels after those that do.
-        for (param, label) in tried.iter_mut().enumerate() {
-            let class = &classes[param];
-            let group = groups.iter().find(|group| classes[group[0]] == *class);
-            if !group.is_some_and(|group| group.contains(&param)) {
-                let before = (0..param)
-                    .filter(|&other| classes[other] == *class && !group.is_some_and(|group| group.contains(&other)))
-                    .count();
-                *label = (group.map_or(0, Vec::len) + before) as u32;
-            }
+    let affordable = MAX_ORDERS.min(1 + MAX_ORDER_NODES / dag.len());
+    let mut exhausted = orders.count() > affordable;
+    let mut least: Option<Candidate> = None;
+    for order in 0..orders.count().min(affordable) {
+        let normal = with_labels(normalizer, dag, &classes, orders.labels(order));
+        exhausted |= normal.status == Status::Budget;
+        let hash = (normalizer.terms.hash(normal.root), normal.start.map(|start| normalizer.terms.hash(start)));
+        if least.as_ref().is_none_or(|least| hash < least.hash) {
+            least = Some(Candidate { order, hash });
         }
-        let mut rest = order;
-        for group in &groups {
-            let count = (1..=group.len()).product::<usize>();
-            for (position, label) in nth_permutation(group.len(), rest % count).into_iter().enumerate() {
-                tried[group[position]] = label as u32;
-            }
-            rest /= count;
-        }
-        let found = run(normalizer, &tried);
-        exhausted |= found.exhausted;
-        if best_labels.is_none() || found.hash < best.hash {
-            best = found;
-            best_labels = Some(tried.clone());
-        }
-        last_labels = tried;
     }
-    let best_labels = best_labels.unwrap_or(labels);
-    if last_labels != best_labels {
-        best = run(normalizer, &best_labels);
-    }
-    finish(best, best_labels, exhausted)
+    let order = least.map_or(0, |least| least.order);
+    let normal = with_labels(normalizer, dag, &classes, orders.labels(order));
+    Normal { status: if exhausted { Status::Budget } else { normal.status }, ..normal }
 }
 
-struct Run {
-    root: TermId,
-    start: Option<TermId>,
-    hash: (u64, u64),
-    exhausted: bool,
+struct Candidate {
+    order: usize,
+    hash: (u64, Option<u64>),
 }
 
-/// The parameters that occur in a term, those of one class together.
-fn used_by_class(terms: &Terms, root: TermId, classes: &[ParamClass]) -> Vec<Vec<usize>> {
-    let mut used = vec![false; classes.len()];
+fn with_labels(normalizer: &mut Normalizer, dag: &Dag, classes: &[ParamClass], labels: Vec<u32>) -> Normal {
+    normalizer.start(labels.iter().copied().zip(classes.iter().copied()));
+    let raw = normalizer.read(dag, |param| param as u32);
+    let root = normalizer.canonical(raw);
+    let start = normalizer.special_at_start(raw, root);
+    let status = if normalizer.exhausted() { Status::Budget } else { Status::Saturated };
+    Normal { root, start, labels, status }
+}
+
+/// Which parameters occur in a term.
+fn occurring(terms: &Terms, root: TermId, params: usize) -> Vec<bool> {
+    let mut occurs = vec![false; params];
     for id in walk(terms, root) {
         if let Head::Param(param) = terms.head(id) {
-            used[param as usize] = true;
+            occurs[param as usize] = true;
         }
     }
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    for param in (0..classes.len()).filter(|&param| used[param]) {
-        match groups.iter_mut().find(|group| classes[group[0]] == classes[param]) {
-            Some(group) => group.push(param),
-            None => groups.push(vec![param]),
-        }
-    }
-    groups
-}
-
-/// The permutation of `0..count` with that number in lexicographic order.
-fn nth_permutation(count: usize, mut number: usize) -> Vec<usize> {
-    let mut left: Vec<usize> = (0..count).collect();
-    let mut permutation = Vec::with_capacity(count);
-    for remaining in (1..=count).rev() {
-        let block: usize = (1..remaining).product();
-        permutation.push(left.remove(number / block));
-        number %= block;
-    }
-    permutation
+    occurs
 }
 
 /// Every term below a root, operands before users, in an order that depends on nothing else.

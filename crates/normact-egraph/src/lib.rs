@@ -13,6 +13,7 @@ mod check;
 mod equiv;
 mod fingerprint;
 mod key;
+mod labels;
 mod normal;
 mod proof;
 mod read;

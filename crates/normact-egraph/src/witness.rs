@@ -27,7 +27,9 @@ use normact_ir::{Buffers, Dag, Extent, Inputs, Mode, ParamId, Running, Shape, be
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::fingerprint::{Bounded, Class, EVERYTHING, Plan, Sizes, Slots, Sources, Step, Work, average};
+use crate::fingerprint::{
+    Bounded, Class, EVERYTHING, Plan, Sizes, Slots, Sources, Step, Work, average, falling_factorial,
+};
 use crate::normal::Relation;
 
 /// The most bijections between parameters that are tried: `6!`.
@@ -572,6 +574,9 @@ fn list_matchings(classes: &[Members]) -> Option<Vec<Matching>> {
 /// Every list of `count` different numbers below `limit`, the identity first; `None` if there are
 /// more than [`MAX_MATCHINGS`].
 fn injections(count: usize, limit: usize) -> Option<Vec<Vec<usize>>> {
+    if falling_factorial(limit, count) > MAX_MATCHINGS {
+        return None;
+    }
     let mut lists = vec![Vec::new()];
     for _ in 0..count {
         let mut longer = Vec::new();
@@ -580,9 +585,6 @@ fn injections(count: usize, limit: usize) -> Option<Vec<Vec<usize>>> {
             longer.extend(free.map(|place| [list.as_slice(), &[place]].concat()));
         }
         lists = longer;
-        if lists.len() > MAX_MATCHINGS {
-            return None;
-        }
     }
     Some(lists)
 }

@@ -1,7 +1,9 @@
 //! Graphs that nobody would write: no panic, no endless work, no exhausted stack.
 
 use normact_egraph::{Options, Relation, Status, Verdict, canonical, equiv, fingerprint, key};
-use normact_ir::{Builder, Dag, IndexSet, Moment, MomentOp, NodeId, Op, Operands, Prim, Running, Scalar, Tracking};
+use normact_ir::{
+    Builder, Dag, Extent, IndexSet, Moment, MomentOp, NodeId, Op, Operands, Param, Prim, Running, Scalar, Tracking,
+};
 
 fn constant(builder: &mut Builder, value: f64) -> NodeId {
     builder.constant(Scalar::new(value).unwrap())
@@ -21,7 +23,9 @@ fn survives(dag: &Dag) -> Status {
 
 #[test]
 fn deep_chains() {
-    for prims in [&[Prim::Tanh][..], &[Prim::Abs, Prim::Sigmoid], &[Prim::Exp, Prim::Log], &[Prim::Sqrt, Prim::Neg, Prim::Erf]] {
+    for prims in
+        [&[Prim::Tanh][..], &[Prim::Abs, Prim::Sigmoid], &[Prim::Exp, Prim::Log], &[Prim::Sqrt, Prim::Neg, Prim::Erf]]
+    {
         let mut builder = Builder::new();
         let mut node = builder.input();
         for step in 0..100_000 {
@@ -107,5 +111,20 @@ fn constants_at_the_edge_of_f64() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn many_parameters() {
+    for count in [30, 3_000] {
+        let mut builder = Builder::new();
+        let mut node = builder.input();
+        for number in 0..count {
+            let param = Param { name: format!("p{number}"), extent: Extent::PerChannel, init: Scalar::ONE };
+            let id = builder.declare(param).unwrap();
+            let param = builder.intern(Op::Param(id), Operands::None);
+            node = builder.binary(if number % 2 == 0 { Prim::Add } else { Prim::Mul }, node, param);
+        }
+        assert_eq!(survives(&builder.finish(node)), Status::Budget);
     }
 }
