@@ -73,6 +73,24 @@ impl Checker {
         let (left, right) = if step.reversed { (step.to, step.from) } else { (step.from, step.to) };
         self.instance(step.rule, left, right).ok_or("it is not an instance of the rule")
     }
+
+    /// Whether a step can change a gradient. Powers have their kinks at zero, so not where the base is
+    /// never zero.
+    pub(crate) fn may_be_at_a_kink(&self, step: &Move) -> bool {
+        let of_powers = |id: TermId| {
+            self.factors(id).into_iter().all(|factor| {
+                let mut base = factor;
+                while let (inner, Head::Power(_)) = (self.terms.as_power(base).0, self.terms.head(base)) {
+                    base = inner;
+                }
+                !self.terms.range(base).contains_zero()
+            })
+        };
+        let (a, b) = self.difference(step.from, step.to, Head::Product);
+        let never_zero = a.into_iter().chain(b).all(of_powers);
+        let powers = matches!(step.rule, Rule::PowerOfPower | Rule::ProductOfPowers);
+        step.rule.changes_gradient() && !(powers && never_zero)
+    }
 }
 
 /// A sum as constants times products: for each product its factors, in order, and its constant.

@@ -35,6 +35,6 @@ pub use key::{Canonicalizer, Key, Status, key, version};
 pub use normal::{Budget, Relation};
 pub use proof::{Proof, Step};
 pub use rules::{Class, Rule, Theme};
-pub use simplify::Simplified;
+pub use simplify::{Simplified, SimplifyBudget, SimplifyRule, simplify, simplify_rules};
 pub use store::{Scores, Seen};
 pub use witness::{Kind, MAX_MATCHINGS, Witness, separate};

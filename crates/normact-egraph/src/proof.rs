@@ -25,6 +25,8 @@ pub struct Step {
     pub class: Class,
     /// Whether the rule is used from right to left.
     pub reversed: bool,
+    /// Whether a gradient can change: the rule can change one at a kink, and the value may be there.
+    pub changes_gradient: bool,
     /// The value that changes, before.
     pub from: Dag,
     /// The same value after.
@@ -127,12 +129,22 @@ pub(crate) fn written(terms: &Terms, moves: &[Move], params: &[Param]) -> Option
     let mut steps = Vec::with_capacity(moves.len());
     for step in moves {
         let class = checker.class_of(step).ok()?;
+        let changes_gradient = checker.may_be_at_a_kink(step);
         let dag = |id: TermId| write(terms, id, params);
         let after = dag(step.after);
         let first = before.take().unwrap_or_else(|| dag(step.before));
         before = Some(after.clone());
         let (from, to) = (dag(step.from), dag(step.to));
-        steps.push(Step { rule: step.rule, class, reversed: step.reversed, from, to, before: first, after });
+        steps.push(Step {
+            rule: step.rule,
+            class,
+            reversed: step.reversed,
+            changes_gradient,
+            from,
+            to,
+            before: first,
+            after,
+        });
     }
     Some(steps)
 }
