@@ -27,6 +27,10 @@ pub const KEYWORDS: [&str; 4] = ["fn", "layer", "param", "let"];
 /// The version this crate writes and reads.
 pub const VERSION: u32 = 1;
 
+/// The most parameters of a layer in this form: many more than any layer has, and few enough to
+/// compare each with each other one.
+pub const MAX_PARAMS: usize = 10_000;
+
 /// The defaults of the settings of a moment.
 pub mod defaults {
     /// `groups`
@@ -220,6 +224,10 @@ fn layer(document: Document) -> Result<Layer, JsonError> {
     if !is_identifier(&document.name) {
         return Err(JsonError::at("name", format!("{:?} is not a name", document.name)));
     }
+    if document.params.len() > MAX_PARAMS {
+        let message = format!("{} parameters are more than the {MAX_PARAMS} accepted here", document.params.len());
+        return Err(JsonError::at("params", message));
+    }
     let mut builder = Builder::new();
     for (index, record) in document.params.into_iter().enumerate() {
         let place = format!("params[{index}]");
@@ -376,6 +384,11 @@ mod tests {
     fn says_what_is_wrong_and_where() {
         assert_eq!(error("{"), "line 1, column 1: EOF while parsing an object");
         let with = |nodes: &str| format!(r#"{{"normact":1,"name":"g","nodes":[{nodes}],"output":0}}"#);
+        let many: Vec<String> = (0..10_001).map(|number| format!(r#"{{"name":"p{number}","init":1}}"#)).collect();
+        assert_eq!(
+            error(&format!(r#"{{"normact":1,"name":"g","params":[{}],"nodes":[],"output":0}}"#, many.join(","))),
+            "params: 10001 parameters are more than the 10000 accepted here"
+        );
         assert_eq!(error(&with("")), "output: node 0 does not exist; there are 0 nodes");
         assert_eq!(error(&with(r#"{"op":"neg","args":[0]}"#)), "nodes[0]: node 0 is not defined before it is used");
         assert_eq!(

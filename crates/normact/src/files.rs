@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crate::Failure;
 
-/// Reads a whole file of at most `limit` bytes.
-pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+/// Opens a file to read it; tells its length too, which is 0 for a pipe or device.
+pub fn open(path: &Path) -> Result<(File, u64), Failure> {
     let open = || -> std::io::Result<(File, fs::Metadata)> {
         let file = File::open(path)?;
         let metadata = file.metadata()?;
@@ -18,11 +18,17 @@ pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
     if metadata.is_dir() {
         return Err(Failure::new(format!("{} is a folder, not a file", path.display())));
     }
+    Ok((file, metadata.len()))
+}
+
+/// Reads a whole file of at most `limit` bytes.
+pub fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
+    let (file, length) = open(path)?;
     let too_large = || {
         Failure::new(format!("{} is larger than the {limit} bytes accepted here", path.display()))
             .help("check that the path names the file you meant")
     };
-    if metadata.len() > limit {
+    if length > limit {
         return Err(too_large());
     }
     // A pipe or device reports no length, so the limit is also kept while reading.

@@ -7,10 +7,12 @@
 //! ```
 //!
 //! [`module()`] takes a formula to a Burn module; [`built_in`] are the layers that ship with the
-//! program; [`load`] finds what a user names; [`train`] trains an image classifier around a layer.
-//! The command line is [`cli`]. Only this crate reads and writes files.
+//! program; [`load`] finds what a user names; [`train`] trains an image classifier around a layer;
+//! [`egraph`] tells what layers are equal to. The command line is [`cli`]. Only this crate reads and
+//! writes files.
 
 pub mod built_in;
+mod canon;
 pub mod cli;
 mod compile;
 pub mod data;
@@ -23,4 +25,4 @@ pub mod train;
 pub use compile::{built_in_module, from_text, module, module_from_layer};
 pub use failure::Failure;
 pub use normact_burn::NormAct;
-pub use {normact_ir as ir, normact_syntax as syntax};
+pub use {normact_egraph as egraph, normact_ir as ir, normact_syntax as syntax};

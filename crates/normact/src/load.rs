@@ -5,7 +5,9 @@ use std::io::Read;
 use std::path::Path;
 
 use normact_ir::{Layer, json};
-use normact_syntax::{Code, Compiled, Diagnostic, MAX_BYTES, Overrides, Source, Span, compile, render};
+use normact_syntax::{
+    Analysis, Code, Compiled, Diagnostic, Known, MAX_BYTES, Overrides, Source, Span, compile, render,
+};
 
 use crate::{Failure, built_in, files};
 
@@ -47,16 +49,76 @@ pub fn layer(spec: &str, settings: &[String]) -> Result<Layer, Failure> {
 pub fn load(spec: &str, settings: &[String]) -> Result<Loaded, Failure> {
     let overrides = Overrides::parse(settings).map_err(Failure::new)?;
     match find(spec)? {
-        Found::Text { source, name } => from_text(source, name.as_deref(), &overrides),
-        Found::Graph { source } if settings.is_empty() => from_graph(&source),
-        Found::Graph { source } => Err(Failure::new(format!("{} is a graph, which has no settings", source.name))
-            .help("leave `--set` out, or use the layer's text")),
+        Found::Graph { source } if !settings.is_empty() => {
+            Err(Failure::new(format!("{} is a graph, which has no settings", source.name))
+                .help("leave `--set` out, or use the layer's text"))
+        }
+        found => found.load(&overrides),
     }
 }
 
+/// Finds two layers. A setting applies to both where they have it, and otherwise to the one that does.
+///
+/// # Errors
+/// Those of [`layer`]; neither layer has a setting; both are standard input.
+pub fn pair(specs: [&str; 2], settings: &[String]) -> Result<[Loaded; 2], Failure> {
+    if specs == ["-", "-"] {
+        return Err(
+            Failure::new("standard input can be one of the layers, not both").help("write one of them to a file")
+        );
+    }
+    Overrides::parse(settings).map_err(Failure::new)?;
+    let found = [find(specs[0])?, find(specs[1])?];
+    let mut known: [Vec<String>; 2] = Default::default();
+    for (known, found) in known.iter_mut().zip(&found) {
+        *known = found.settings()?;
+    }
+    let applies = |known: &[String], setting: &str| {
+        let name = setting.split_once('=').map_or(setting, |(name, _)| name).trim();
+        known.iter().any(|known| known == name)
+    };
+    if let Some(setting) = settings.iter().find(|setting| !known.iter().any(|known| applies(known, setting))) {
+        let name = setting.split_once('=').map_or(setting.as_str(), |(name, _)| name).trim();
+        let all: Vec<&str> = known.iter().flatten().map(String::as_str).collect();
+        let help = match normact_syntax::nearest(name, all.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if all.is_empty() => "both are graphs, which have no settings".to_owned(),
+            None => "`normact show LAYER` prints the settings of a layer behind its input".to_owned(),
+        };
+        return Err(Failure::new(format!("neither layer has a setting `{name}`")).help(help));
+    }
+    let mut loaded = Vec::with_capacity(2);
+    for (known, found) in known.iter().zip(found) {
+        let own: Vec<String> = settings.iter().filter(|setting| applies(known, setting)).cloned().collect();
+        loaded.push(found.load(&Overrides::parse(&own).map_err(Failure::new)?)?);
+    }
+    let [first, second] = <[Loaded; 2]>::try_from(loaded).unwrap_or_else(|_| unreachable!("two layers were loaded"));
+    Ok([first, second])
+}
+
+#[derive(Clone)]
 enum Found {
     Text { source: Source, name: Option<String> },
     Graph { source: Source },
+}
+
+impl Found {
+    fn load(self, overrides: &Overrides) -> Result<Loaded, Failure> {
+        match self {
+            Found::Text { source, name } => from_text(source, name.as_deref(), overrides),
+            Found::Graph { source } => from_graph(&source),
+        }
+    }
+
+    /// The settings a caller may override: those the layer declares, and the four that moments read.
+    fn settings(&self) -> Result<Vec<String>, Failure> {
+        let loaded = match self {
+            Found::Text { .. } => self.clone().load(&Overrides::none())?,
+            Found::Graph { .. } => return Ok(Vec::new()),
+        };
+        let own = loaded.text.into_iter().flat_map(|text| text.compiled.settings).map(|(name, _)| name);
+        Ok(own.chain(Known::ALL.iter().map(|known| known.name().to_owned())).collect())
+    }
 }
 
 fn find(spec: &str) -> Result<Found, Failure> {
@@ -137,7 +199,10 @@ fn utf8(file: &str, bytes: Vec<u8>) -> Result<Source, Box<(Source, Diagnostic)>>
 }
 
 fn from_text(source: Source, name: Option<&str>, overrides: &Overrides) -> Result<Loaded, Failure> {
-    let analysis = compile(&source, overrides);
+    let mut analysis = compile(&source, overrides);
+    if let (true, Some(name)) = (analysis.has_errors(), name) {
+        forgive_neighbours(&mut analysis, &source, name);
+    }
     if analysis.has_errors() {
         return Err(rendered(&source, &analysis.diagnostics));
     }
@@ -159,6 +224,18 @@ fn from_text(source: Source, name: Option<&str>, overrides: &Overrides) -> Resul
             .help(format!("say which, as in {}:{}", source.name, names[0]))),
     }?;
     Ok(Loaded { layer: compiled.layer.clone(), text: Some(Text { source, compiled, warnings: analysis.diagnostics }) })
+}
+
+/// In a file that is right by itself, settings concern the layer that is named only: what is wrong with
+/// them elsewhere does not count.
+fn forgive_neighbours(analysis: &mut Analysis, source: &Source, name: &str) {
+    let plain = compile(source, &Overrides::none());
+    let place = plain.layers.iter().position(|compiled| compiled.layer.name == name);
+    if let (false, Some(place)) = (plain.has_errors(), place) {
+        let begin = |compiled: &Compiled| compiled.name_span.start;
+        let own = begin(&plain.layers[place])..plain.layers.get(place + 1).map_or(usize::MAX, begin);
+        analysis.diagnostics.retain(|diagnostic| !diagnostic.is_error() || own.contains(&diagnostic.span.start));
+    }
 }
 
 fn from_graph(source: &Source) -> Result<Loaded, Failure> {

@@ -8,7 +8,20 @@ use crate::support::{assert_close, finished, normact, read_tensors, run, write_t
 
 #[test]
 fn every_command_has_help_with_examples() {
-    let commands = ["check", "fmt", "list", "show", "run", "gradcheck", "train", "explain", "completions"];
+    let commands = [
+        "check",
+        "fmt",
+        "list",
+        "show",
+        "simplify",
+        "equiv",
+        "canon",
+        "run",
+        "gradcheck",
+        "train",
+        "explain",
+        "completions",
+    ];
     let (code, help, _) = run(&["--help"]);
     assert_eq!(code, 0);
     for command in commands {

@@ -31,6 +31,10 @@ fn commands(file: &str) -> Vec<Vec<&str>> {
         vec!["check", file],
         vec!["fmt", file],
         vec!["show", file],
+        vec!["show", file, "--as", "canonical"],
+        vec!["simplify", file],
+        vec!["equiv", file, "bn_relu"],
+        vec!["equiv", "bn_relu", file],
         vec!["gradcheck", file, "--device", "cpu"],
         vec!["train", file, "--device", "cpu"],
         vec!["run", file, "--input", "x.safetensors", "--output", "y.safetensors"],
@@ -272,4 +276,81 @@ fn graphs_that_make_no_sense_are_refused() {
         let message = refused(&["show", path.to_str().unwrap()]);
         assert!(message.contains("g.json"), "{message}");
     }
+}
+
+/// A graph whose nodes after the input, and after `more` given ones, are made from their position.
+fn graph(more: &[&str], count: usize, node: impl Fn(usize) -> String) -> String {
+    let nodes = more.iter().map(ToString::to_string).chain((0..count).map(|index| node(index + more.len())));
+    let nodes: Vec<String> = std::iter::once(r#"{"op":"input"}"#.to_owned()).chain(nodes).collect();
+    let output = nodes.len() - 1;
+    format!(r#"{{"normact":1,"name":"g","nodes":[{}],"output":{output}}}"#, nodes.join(","))
+}
+
+#[test]
+fn deep_and_large_graphs_are_compared_soon() {
+    let names = ["tanh", "abs", "neg", "sqrt", "sigmoid", "exp", "square", "log"];
+    let sets = ["batch", "instance", "layer", "group", "channel", "all"];
+    let unary = |name: &str, operand: usize| format!(r#"{{"op":"{name}","args":[{operand}]}}"#);
+    let binary = |name: &str, a: usize, b: usize| format!(r#"{{"op":"{name}","args":[{a},{b}]}}"#);
+    let one = r#"{"op":"constant","value":1}"#;
+    let graphs = [
+        ("a chain of tanh", graph(&[], 100_000, |last| unary("tanh", last))),
+        ("a chain of everything", graph(&[], 100_000, |last| unary(names[last % 8], last))),
+        ("a sum", graph(&[one], 100_000, |last| binary("add", last, 1))),
+        ("a product", graph(&[], 100_000, |last| binary("mul", last, 0))),
+        ("maxima and sums", graph(&[], 100_000, |last| binary(["max", "add"][last % 2], last, 0))),
+        (
+            "a chain of means",
+            graph(&[], 100_000, |last| format!(r#"{{"op":"std","args":[{last}],"over":"{}"}}"#, sets[last % 6])),
+        ),
+        ("doubled 60 times", graph(&[], 60, |last| binary("add", last, last))),
+        ("squared 60 times", graph(&[], 60, |last| binary("mul", last, last))),
+        (
+            "sums of the last two",
+            graph(&[&unary("tanh", 0)], 60, |last| binary(["add", "mul", "max"][last % 3], last, last - 1)),
+        ),
+        ("1 << 20 nodes", graph(&[], (1 << 20) - 1, |last| unary(names[last % 8], last))),
+    ];
+    let folder = tempdir().unwrap();
+    let paths: Vec<String> =
+        (0..graphs.len()).map(|number| folder.path().join(format!("{number}.json")).display().to_string()).collect();
+    for (path, (_, graph)) in paths.iter().zip(&graphs) {
+        fs::write(path, graph).unwrap();
+    }
+    let lines = folder.path().join("lines.jsonl");
+    let records: Vec<String> =
+        graphs.iter().map(|(what, graph)| format!(r#"{{"id":"{what}","graph":{graph}}}"#)).collect();
+    fs::write(&lines, records.join("\n")).unwrap();
+    let soon = |arguments: &[&str], codes: &[i32]| -> String {
+        let begin = Instant::now();
+        let (code, out, message) = run(arguments);
+        assert!(codes.contains(&code), "{arguments:?}: {code} {message}");
+        assert!(!message.contains("panicked"), "{arguments:?}: {message}");
+        assert!(begin.elapsed() < Duration::from_secs(60), "{arguments:?} took {:?}", begin.elapsed());
+        out
+    };
+    let keys = soon(&["canon", lines.to_str().unwrap()], &[0]);
+    assert_eq!(keys.matches("\"key\":").count(), graphs.len(), "{keys}");
+    for (path, (what, graph)) in paths.iter().zip(&graphs).filter(|(_, (_, graph))| graph.len() < 16 << 20) {
+        soon(&["show", path, "--as", "canonical"], &[0]);
+        soon(&["simplify", path], &[0]);
+        let other = soon(&["equiv", path, "bn_relu"], &[1]);
+        assert!(other.starts_with("different") || other.starts_with("unknown"), "{what} is {other}");
+        let is_small = graph.len() < 1 << 16;
+        if is_small || *what == "a chain of tanh" {
+            let same = soon(&["equiv", path, path], &[0, 1]);
+            assert!(!same.starts_with("different"), "{what} is {same}");
+        }
+    }
+}
+
+#[test]
+fn a_layer_of_very_many_parameters_is_refused() {
+    let params: Vec<String> = (0..100_000).map(|number| format!(r#"{{"name":"p{number}","init":{number}}}"#)).collect();
+    let graph =
+        format!(r#"{{"normact":1,"name":"g","params":[{}],"nodes":[{{"op":"input"}}],"output":0}}"#, params.join(","));
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("g.json");
+    fs::write(&path, graph).unwrap();
+    assert!(refused(&["show", path.to_str().unwrap()]).contains("100000 parameters are more than"));
 }

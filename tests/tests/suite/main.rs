@@ -2,9 +2,11 @@
 
 #![allow(missing_docs)]
 
+mod canon;
 mod cases;
 mod cli;
 mod documentation;
+mod equality;
 mod examples;
 mod hostile;
 mod oracle;

@@ -30,7 +30,8 @@ fn built_in_layers_equal_their_other_spellings() {
             let (relation, proof) = prove(Relation::Exact)
                 .or_else(|| prove(Relation::AlmostEverywhere))
                 .unwrap_or_else(|| panic!("{name}_{number} is not proved"));
-            check(&proof, &built_in.dag, &other.dag, relation).unwrap_or_else(|error| panic!("{name}_{number}: {error}"));
+            check(&proof, &built_in.dag, &other.dag, relation)
+                .unwrap_or_else(|error| panic!("{name}_{number}: {error}"));
             report += &format!("{name}_{number}: {relation:?}, {} steps\n", proof.steps.len());
         }
     }

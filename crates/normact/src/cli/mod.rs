@@ -3,8 +3,10 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 success, 1 a
 //! negative answer, 2 bad use.
 
+mod canon;
 mod check;
 mod completions;
+mod equiv;
 mod explain;
 mod fmt;
 mod gradcheck;
@@ -12,6 +14,7 @@ mod list;
 mod output;
 mod run;
 mod show;
+mod simplify;
 mod tensors;
 mod train;
 
@@ -21,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 use crate::Failure;
 use crate::load::{self, Loaded};
-pub(crate) use output::{color_on_stderr, note, print, print_json};
+pub(crate) use output::{color_on_stderr, note, print, print_json, quoted, stop_on_interrupt};
 
 /// How a command that could do its work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +58,7 @@ Examples:
   normact train evonorm_s0              train a small ResNet with the layer on real images
   normact check my.nact                 everything wrong or suspicious about a formula
   normact show evonorm_b0 --as graph    its computation graph, shapes and statistics
+  normact equiv bn_relu my.nact         are two layers equal? with a proof, or where they differ
   normact run bn_relu --input x.safetensors --output y.safetensors --grad
 
 LAYER is a file, file.nact:name, a graph in JSON, the name of a built-in layer, or - for standard input.
@@ -74,6 +78,9 @@ enum Command {
     Fmt(fmt::Args),
     List(list::Args),
     Show(show::Args),
+    Simplify(simplify::Args),
+    Equiv(equiv::Args),
+    Canon(canon::Args),
     Run(run::Args),
     Gradcheck(gradcheck::Args),
     Train(train::Args),
@@ -88,6 +95,9 @@ pub fn main() -> ExitCode {
         Command::Fmt(args) => fmt::run(&args),
         Command::List(args) => list::run(&args),
         Command::Show(args) => show::run(&args),
+        Command::Simplify(args) => simplify::run(&args),
+        Command::Equiv(args) => equiv::run(&args),
+        Command::Canon(args) => canon::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Gradcheck(args) => gradcheck::run(&args),
         Command::Train(args) => train::run(&args),

@@ -1,6 +1,7 @@
-//! Writing results to standard output and everything else to standard error.
+//! Writing results to standard output and everything else to standard error, and being interrupted.
 
 use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::Failure;
 
@@ -29,4 +30,24 @@ pub(crate) fn note(text: &str) {
 /// Whether messages may have colours: on a terminal, unless `NO_COLOR` is set.
 pub(crate) fn color_on_stderr() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// A word of a command, quoted where a shell would take it apart.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:,=".contains(c));
+    if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+/// A flag that the first interrupt sets; the second ends the program. `when` says how soon the
+/// program stops: `after this step`.
+pub(crate) fn stop_on_interrupt(when: &'static str) -> Result<&'static AtomicBool, Failure> {
+    static STOP: AtomicBool = AtomicBool::new(false);
+    ctrlc::set_handler(move || {
+        if STOP.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        note(&format!("\nstopping {when}; interrupt again to stop at once"));
+    })
+    .map_err(|error| Failure::new(format!("interrupts cannot be watched for: {error}")))?;
+    Ok(&STOP)
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use clap::ValueEnum;
 use normact_burn::NormAct;
 use normact_ir::Shape;
 use normact_syntax::{any_error, render, shape_diagnostics};
@@ -48,6 +49,11 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "grad")]
     eval: bool,
 
+    /// Which layer of a comparison this is, where the input file is by `normact equiv --witness` and the
+    /// two read different values of one name
+    #[arg(long, value_enum, value_name = "SIDE")]
+    side: Option<Side>,
+
     /// Where to run
     #[arg(long, value_enum, value_name = "DEVICE", default_value_t)]
     device: DeviceChoice,
@@ -55,6 +61,15 @@ pub(crate) struct Args {
     /// Print what was computed as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// A layer of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Side {
+    /// The first
+    A,
+    /// The second
+    B,
 }
 
 #[derive(serde::Serialize)]
@@ -68,7 +83,11 @@ struct Summary<'a> {
 
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let loaded = args.layer.load()?;
-    let mut file = File { path: args.input.display().to_string(), tensors: tensors::read(&args.input)? };
+    let mut file =
+        File { path: args.input.display().to_string(), tensors: tensors::read(&args.input)?, side: args.side };
+    if args.side.is_some() && !file.is_witness() {
+        return Err(file.wrong("it is no witness of a comparison").help("leave `--side` out"));
+    }
     let x = file.take("x")?;
     let shape = Shape::new(&x.dims).map_err(|error| Failure::new(format!("{}: tensor `x`: {error}", file.path)))?;
     if let Some(text) = &loaded.text {
@@ -123,6 +142,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
 struct File {
     path: String,
     tensors: BTreeMap<String, NamedTensor>,
+    side: Option<Side>,
 }
 
 impl File {
@@ -144,7 +164,7 @@ impl File {
         let named = params.iter().map(|name| ("param", name)).chain(buffers.iter().map(|name| ("state", name)));
         for (kind, name) in named {
             let key = format!("{kind}.{name}");
-            let Some(tensor) = self.tensors.remove(&key) else { continue };
+            let Some(tensor) = self.take_value(&key)? else { continue };
             let expected = module.values(name).map_or(0, |values| values.len());
             if tensor.dims.iter().product::<usize>() != expected || tensor.dims.len() > 1 {
                 return Err(self.wrong(&format!("`{key}` has shape {:?}, expected [{expected}]", tensor.dims)));
@@ -154,8 +174,29 @@ impl File {
         Ok(())
     }
 
-    /// A tensor that nothing reads is a misspelt one.
+    /// Whether the file is by `normact equiv --witness`: it has what each of two layers reads.
+    fn is_witness(&self) -> bool {
+        ["y_a", "y_b"].iter().all(|name| self.tensors.contains_key(*name))
+    }
+
+    /// The tensor of that name, if there is one. The second layer of a comparison has its own values
+    /// under `b.NAME` where they are not those of the first.
+    fn take_value(&mut self, key: &str) -> Result<Option<NamedTensor>, Failure> {
+        let of_b = format!("b.{key}");
+        match (self.is_witness() && self.tensors.contains_key(&of_b), self.side) {
+            (true, None) => Err(self
+                .wrong(&format!("`{key}` has different values in the two layers that were compared"))
+                .help("say `--side a` or `--side b`")),
+            (true, Some(Side::B)) => Ok(self.tensors.remove(&of_b)),
+            (true, Some(Side::A)) | (false, _) => Ok(self.tensors.remove(key)),
+        }
+    }
+
+    /// A tensor that nothing reads is a misspelt one, or the other layer's.
     fn refuse_rest(&self, module: &NormAct) -> Result<(), Failure> {
+        if self.is_witness() {
+            return Ok(());
+        }
         let ignored = |name: &str| name == "dy";
         let Some(name) = self.tensors.keys().find(|name| !ignored(name)) else { return Ok(()) };
         let known: Vec<String> = module

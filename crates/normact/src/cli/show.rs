@@ -1,21 +1,25 @@
-//! `normact show`: a layer as text, graph, JSON or DOT.
+//! `normact show`: a layer as text, graph, canonical form, JSON or DOT.
 
 use clap::ValueEnum;
-use normact_ir::json;
+use normact_egraph::{Budget, canonical};
+use normact_ir::{Dag, Layer, json};
 use normact_syntax::print as print_text;
 
-use super::{LayerArgs, Outcome, color_on_stderr, note, print};
+use serde_json::Value;
+
+use super::{LayerArgs, Outcome, color_on_stderr, note, print, print_json};
 use crate::Failure;
 
 const EXAMPLES: &str = "\
 Examples:
   normact show evonorm_s0                       the formula with its functions inlined
   normact show evonorm_b0 --as graph            nodes, axes, statistics
+  normact show my.nact --as canonical           what equal layers have in common, and their key
   normact show my.nact:best --as json > best.json
   normact show best.json --as text
   normact show gn_silu --as dot | dot -Tsvg > gn_silu.svg";
 
-/// Show a layer as text, graph, JSON or DOT
+/// Show a layer as text, graph, canonical form, JSON or DOT
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -23,11 +27,11 @@ pub(crate) struct Args {
     layer: LayerArgs,
 
     /// The form
-    #[arg(long = "as", value_enum, value_name = "FORM", default_value_t = Form::Text)]
-    form: Form,
+    #[arg(long = "as", value_enum, value_name = "FORM", hide_default_value = true)]
+    form: Option<Form>,
 
-    /// The same as --as json
-    #[arg(long, conflicts_with = "form")]
+    /// The same as --as json; with --as canonical, an object with the key and the form
+    #[arg(long)]
     json: bool,
 }
 
@@ -37,6 +41,8 @@ enum Form {
     Text,
     /// One line per node: operation, operands, the axes it varies along
     Graph,
+    /// The normal form that all equal layers share, with its key
+    Canonical,
     /// The versioned JSON form other programs read and write
     Json,
     /// A drawing for Graphviz
@@ -49,11 +55,63 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         note(normact_syntax::render(&text.source, &text.warnings, color_on_stderr()).trim_end());
     }
     let layer = &loaded.layer;
-    print(&match if args.json { Form::Json } else { args.form } {
+    let form = match (args.form, args.json) {
+        (Some(Form::Canonical), true) => return canonical_json(layer),
+        (None | Some(Form::Json), true) => Form::Json,
+        (Some(Form::Text | Form::Graph | Form::Dot), true) => {
+            return Err(Failure::new("`--json` goes with `--as json` and `--as canonical` only")
+                .help("leave one of the two out"));
+        }
+        (form, false) => form.unwrap_or(Form::Text),
+    };
+    print(&match form {
         Form::Text => print_text(layer),
         Form::Graph => normact_emit::listing(layer),
+        Form::Canonical => canonical_text(layer),
         Form::Json => json::to_json_pretty(layer) + "\n",
         Form::Dot => normact_emit::dot(layer),
     })?;
     Ok(Outcome::Success)
+}
+
+/// The canonical form, which reads back: what is said about it is a comment.
+fn canonical_text(layer: &Layer) -> String {
+    let form = canonical(&layer.dag, Budget::default());
+    let mut text = format!("// key {}, {}\n", form.key, form.status.name());
+    if let Some(at_start) = form.at_start {
+        text.push_str("// At the initial values of the parameters it is:\n");
+        let at_start = print_text(&named(layer, at_start));
+        at_start.lines().for_each(|line| text.push_str(&format!("// {line}\n")));
+    }
+    text + &print_text(&named(layer, form.dag))
+}
+
+#[derive(serde::Serialize)]
+struct CanonicalRecord<'a> {
+    name: &'a str,
+    key: String,
+    status: &'static str,
+    text: String,
+    graph: Value,
+    /// What the layer is at the initial values of its parameters, where the form does not say so.
+    at_start: Option<String>,
+}
+
+fn canonical_json(layer: &Layer) -> Result<Outcome, Failure> {
+    let form = canonical(&layer.dag, Budget::default());
+    let canonical = named(layer, form.dag);
+    let graph = serde_json::from_str(&json::to_json(&canonical));
+    print_json(&CanonicalRecord {
+        name: &layer.name,
+        key: form.key.to_string(),
+        status: form.status.name(),
+        text: print_text(&canonical),
+        graph: graph.map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?,
+        at_start: form.at_start.map(|at_start| print_text(&named(layer, at_start))),
+    })?;
+    Ok(Outcome::Success)
+}
+
+fn named(layer: &Layer, dag: Dag) -> Layer {
+    Layer { name: layer.name.clone(), dag }
 }

@@ -1,11 +1,11 @@
 //! `normact train`: reads the options, finds the layers, and shows what [`crate::train`] reports.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use normact_ir::Layer;
 
-use super::{Outcome, color_on_stderr, note, print};
+use super::{Outcome, color_on_stderr, note, print, quoted, stop_on_interrupt};
 use crate::Failure;
 use crate::data::{Dataset, cifar10, digits};
 use crate::device::{self, DeviceChoice, OpenDevice};
@@ -112,7 +112,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         Some(folder) => cifar10::load(folder)?,
         None => digits::load(),
     };
-    let stop = stop_on_interrupt()?;
+    let stop = stop_on_interrupt("after this step")?;
     let mut console = Console { json: args.json, bars: Bars::new() };
     if args.compare.is_empty() {
         one(args, &layers[0], &dataset, &mut console, stop)
@@ -217,19 +217,6 @@ fn open_device(args: &Args, saved: Option<&Checkpoint>, console: &Console) -> Re
     Ok(opened)
 }
 
-/// A flag that the first interrupt sets; the second ends the program.
-fn stop_on_interrupt() -> Result<&'static AtomicBool, Failure> {
-    static STOP: AtomicBool = AtomicBool::new(false);
-    ctrlc::set_handler(|| {
-        if STOP.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        note("\nstopping after this step; interrupt again to stop at once");
-    })
-    .map_err(|error| Failure::new(format!("interrupts cannot be watched for: {error}")))?;
-    Ok(&STOP)
-}
-
 fn summary(job: &Job<'_>, run: &Run) -> String {
     let name = &job.layer.name;
     match &run.ending {
@@ -265,9 +252,7 @@ fn how_to_resume(args: &Args, out: &Path) -> String {
     let mut command = "normact train".to_owned();
     let mut add = |option: &str, value: &str| {
         command.push_str(option);
-        // Quoted where a shell would take it apart.
-        let plain = value.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:,=".contains(c));
-        command.push_str(&if plain { value.to_owned() } else { format!("'{}'", value.replace('\'', r"'\''")) });
+        command.push_str(&quoted(value));
     };
     args.layer.iter().for_each(|layer| add(" ", layer));
     if !args.compare.is_empty() {
