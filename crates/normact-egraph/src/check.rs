@@ -32,6 +32,9 @@ pub struct Refuted {
 /// # Errors
 /// The first step that does not hold; step 0 for the ends.
 pub fn check(proof: &Proof, a: &Dag, b: &Dag, relation: Relation) -> Result<(), Refuted> {
+    if proof.moves.is_empty() && a.normalized() == b.normalized() {
+        return Ok(());
+    }
     let mut checker = Checker::new(proof.terms.clone());
     let ends = |reason| Refuted { step: 0, rule: "ends", reason };
     let first = read::graph(&mut checker.terms, a, |param| param as u32).ok_or(ends("a chain is too long"))?;

@@ -1,6 +1,6 @@
 //! Are two layers equal? With a proof, or an input that separates them.
 
-use normact_ir::{Dag, Op, Param};
+use normact_ir::{Dag, Param};
 
 use crate::affine::without_affine;
 use crate::canonical::{Canonical, canonical_for};
@@ -65,6 +65,9 @@ pub fn equiv(a: &Dag, b: &Dag, options: &Options) -> Verdict {
         true => (core(a, options), core(b, options)),
         false => (a.clone(), b.clone()),
     };
+    if a.normalized() == b.normalized() {
+        return Verdict::Equal(Box::new(Proof::nothing_to_show(&a)));
+    }
     let first = normal(&a, options);
     let second = normal(&b, options);
     if first.key == second.key
@@ -95,7 +98,7 @@ fn prove(a: &Dag, b: &Dag, first: &Canonical, second: &Canonical, options: &Opti
     let mut params: Vec<Param> = a.params().to_vec();
     let mut labels = first.labels.clone();
     let mut positions = vec![0; b.params().len()];
-    let used = used_params(&second.dag);
+    let used = proof::used_params(&second.dag);
     for (index, partner) in second.matching(first).into_iter().enumerate() {
         positions[index] = match partner.filter(|_| used[index]) {
             Some(partner) => partner as u32,
@@ -130,15 +133,4 @@ fn prove(a: &Dag, b: &Dag, first: &Canonical, second: &Canonical, options: &Opti
     let names = |index: usize| (params[positions[index] as usize].name.clone(), b.params()[index].name.clone());
     let matching = (0..b.params().len()).filter(|&index| used[index]).map(names).collect();
     Some(Proof { moves, terms, positions, steps, matching, state_differs })
-}
-
-fn used_params(dag: &Dag) -> Vec<bool> {
-    let mut used = vec![false; dag.params().len()];
-    let live = dag.live();
-    for id in dag.ids().filter(|id| live[id.index()]) {
-        if let Op::Param(param) = dag.op(id) {
-            used[param.index()] = true;
-        }
-    }
-    used
 }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 
-use normact_ir::{Buffers, Dag, Param};
+use normact_ir::{Buffers, Dag, Op, Param};
 
 use crate::check::Checker;
 use crate::normal::Normalizer;
@@ -60,6 +60,34 @@ pub struct Proof {
     /// Whether running averages may be kept differently, so that the layers can differ in evaluation
     /// mode until these have settled.
     pub state_differs: bool,
+}
+
+impl Proof {
+    /// The proof that a layer equals itself, dead nodes and the numbering of nodes aside.
+    pub(crate) fn nothing_to_show(dag: &Dag) -> Self {
+        let used = used_params(dag);
+        let names = dag.params().iter().zip(used).filter(|(_, used)| *used).map(|(param, _)| param.name.clone());
+        Self {
+            moves: Vec::new(),
+            terms: Terms::default(),
+            positions: Vec::new(),
+            steps: Vec::new(),
+            matching: names.map(|name| (name.clone(), name)).collect(),
+            state_differs: false,
+        }
+    }
+}
+
+/// Which parameters the output depends on.
+pub(crate) fn used_params(dag: &Dag) -> Vec<bool> {
+    let mut used = vec![false; dag.params().len()];
+    let live = dag.live();
+    for id in dag.ids().filter(|id| live[id.index()]) {
+        if let Op::Param(param) = dag.op(id) {
+            used[param.index()] = true;
+        }
+    }
+    used
 }
 
 /// A proof has at most so many steps for each of its halves.
