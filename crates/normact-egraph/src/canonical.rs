@@ -4,7 +4,9 @@ use normact_ir::{Dag, Param};
 
 use crate::key::{Key, Status, content_key, normal_form};
 use crate::normal::{Budget, Normalizer, Relation};
+use crate::proof;
 use crate::readable::readable;
+use crate::rules::Rule;
 use crate::write::write;
 
 /// A layer in its canonical form.
@@ -67,3 +69,21 @@ pub(crate) fn canonical_for(dag: &Dag, relation: Relation, budget: Budget) -> Ca
         labels: normal.labels,
     }
 }
+
+/// The rules that lead from a layer to its canonical form, in the order of [`Rule::ALL`], with how often
+/// each is used; empty for layers that are too large or run out of budget.
+pub fn canonical_rules(dag: &Dag, budget: Budget) -> Vec<(Rule, usize)> {
+    let mut normalizer = Normalizer::new(Relation::AlmostEverywhere, budget);
+    let normal = normal_form(&mut normalizer, dag);
+    if normal.status == Status::Budget || dag.len() > MAX_SHOWN {
+        return Vec::new();
+    }
+    // The terms are still there: reading again finds them.
+    let raw = normalizer.read(dag, |param| param as u32);
+    let moves = proof::moves(&mut normalizer, raw).unwrap_or_default();
+    let count = |rule: Rule| moves.iter().filter(|step| step.rule == rule).count();
+    Rule::ALL.iter().map(|&rule| (rule, count(rule))).filter(|(_, count)| *count > 0).collect()
+}
+
+/// Steps are found for layers of so many nodes.
+const MAX_SHOWN: usize = 1_000;

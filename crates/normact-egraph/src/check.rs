@@ -7,7 +7,7 @@
 use normact_ir::{Builder, Dag, IndexSet, Interval, Moment, MomentOp, Param, Prim, Scalar};
 
 use crate::normal::Relation;
-use crate::normal::{agree_at_zero, signed_power};
+use crate::normal::{agree_at_zero, has_two_groupings, signed_power};
 use crate::proof::{Move, Proof};
 use crate::read;
 use crate::rules::{Class, Rule};
@@ -951,7 +951,11 @@ impl Checker {
                 if rule == Rule::MeanOfMean {
                     let (joined, same) = self.moment(right)?;
                     let reduced = axes.reduce(inner.over()).reduce(op.over());
-                    means && joined.moment() == Moment::Mean && same == of && reduced == axes.reduce(joined.over())
+                    means
+                        && joined.moment() == Moment::Mean
+                        && same == of
+                        && reduced == axes.reduce(joined.over())
+                        && !has_two_groupings(axes, inner, op)
                 } else {
                     let swapped = self.terms.moment(op, of);
                     let fits = op.over() == IndexSet::Batch && matches!(inner.over(), IndexSet::Group(_));
@@ -971,6 +975,7 @@ impl Checker {
                 op.moment() == Moment::Mean
                     && inner.moment() == Moment::Var
                     && joined.moment() == Moment::Var
+                    && !has_two_groupings(axes, inner, op)
                     && axes.reduce(inner.over()).reduce(op.over()) == axes.reduce(joined.over())
                     && self.terms.sum(&[total, between]) == right
             }

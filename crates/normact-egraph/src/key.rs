@@ -95,6 +95,12 @@ impl Canonicalizer {
         let normal = normal_form(&mut self.normalizer, dag);
         (content_key(&self.normalizer.terms, &normal), normal.status)
     }
+
+    /// How often each rule of [`Rule::ALL`] was applied to the layers so far, also on ways that were
+    /// only tried: guards look at other terms, and several numberings of parameters are compared.
+    pub fn applied(&self) -> &[u64] {
+        self.normalizer.applied()
+    }
 }
 
 /// The key of a layer. For many layers, a [`Canonicalizer`] is faster.

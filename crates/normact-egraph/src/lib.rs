@@ -27,7 +27,7 @@ mod term;
 mod witness;
 mod write;
 
-pub use canonical::{Canonical, canonical};
+pub use canonical::{Canonical, canonical, canonical_rules};
 pub use check::{Refuted, check};
 pub use equiv::{Options, Unknown, Verdict, core, equiv};
 pub use fingerprint::{Fingerprint, Fingerprinter, MAX_ASSIGNMENTS, fingerprint};

@@ -35,7 +35,7 @@ mod power;
 mod ring;
 mod zero;
 
-pub(crate) use moments::with;
+pub(crate) use moments::{has_two_groupings, with};
 pub(crate) use power::{agree_at_zero, signed_power};
 
 use normact_ir::{Dag, NodeId, Op, Operands, Prim};
@@ -82,6 +82,8 @@ pub(crate) struct Normalizer {
     next: Vec<Option<(Rule, TermId)>>,
     /// For each term, its normal form.
     normal: Vec<Option<TermId>>,
+    /// How often each rule was applied, to all layers so far.
+    applied: Vec<u64>,
     /// The terms whose normal form is being found.
     active: Vec<Option<()>>,
     steps: usize,
@@ -107,6 +109,7 @@ impl Normalizer {
             next: Vec::new(),
             normal: Vec::new(),
             active: Vec::new(),
+            applied: vec![0; Rule::ALL.len()],
             steps: 0,
             depth: 0,
             exhausted: false,
@@ -125,6 +128,11 @@ impl Normalizer {
         self.steps = 0;
         self.depth = 0;
         self.exhausted = false;
+    }
+
+    /// How often each rule of [`Rule::ALL`] was applied, to all layers so far.
+    pub(crate) fn applied(&self) -> &[u64] {
+        &self.applied
     }
 
     /// Whether the budget ran out.
@@ -240,6 +248,7 @@ impl Normalizer {
                 }
                 debug_assert_ne!(result, current, "{} changes nothing", rule.name());
                 self.steps += 1;
+                self.applied[rule as usize] += 1;
                 remember(&mut self.next, current, (rule, result));
                 current = result;
             } else {

@@ -1,6 +1,6 @@
 //! Statistics.
 
-use normact_ir::{Channels, IndexSet, Moment, MomentOp, Running, Scalar, Tracking};
+use normact_ir::{Axes, Channels, IndexSet, Moment, MomentOp, Running, Scalar, Tracking};
 
 use super::Normalizer;
 use crate::rules::Rule;
@@ -133,6 +133,9 @@ impl Normalizer {
     /// The one mean that two, one after the other, are; `None` where no index set says so.
     fn joined(&self, operand: TermId, inner: MomentOp, outer: MomentOp) -> Option<MomentOp> {
         let axes = self.terms.axes(operand);
+        if has_two_groupings(axes, inner, outer) {
+            return None;
+        }
         let wanted = axes.reduce(inner.over()).reduce(outer.over());
         let tracking = match (outer.tracking(), inner.tracking()) {
             (Some(tracking), _) | (None, Some(tracking)) => tracking,
@@ -205,6 +208,21 @@ impl Normalizer {
         }
         None
     }
+}
+
+/// Whether channels are put into groups in two ways, so that reducing by one does not nest in reducing by
+/// the other.
+pub(crate) fn has_two_groupings(operand: Axes, inner: MomentOp, outer: MomentOp) -> bool {
+    let of_operand = match operand.channels {
+        Channels::Groups(groups) => Some(groups),
+        Channels::One | Channels::All => None,
+    };
+    let of_moment = |op: MomentOp| match op.over() {
+        IndexSet::Group(groups) => Some(groups),
+        IndexSet::Batch | IndexSet::Instance | IndexSet::Layer | IndexSet::Channel | IndexSet::All => None,
+    };
+    let groupings: Vec<_> = [of_operand, of_moment(inner), of_moment(outer)].into_iter().flatten().collect();
+    groupings.windows(2).any(|pair| pair[0] != pair[1])
 }
 
 /// The same index set and tracking for another moment.
