@@ -83,9 +83,16 @@ impl Normalizer {
             {
                 false
             }
+            // A mean of values of one sign is zero only if they all are.
+            Head::Moment(op)
+                if op.moment() == Moment::Mean && self.terms.range(self.terms.operand(id)).is_not_negative() =>
+            {
+                self.find_nonzero(self.terms.operand(id), cuts)
+            }
             Head::Sum | Head::Max | Head::Unary(_) | Head::Moment(_) => match self.kink(id) {
                 None => true,
-                Some(_) if cuts == 0 => false,
+                // The elements of a statistic are on both sides of a kink at the same time.
+                Some((kink, _)) if cuts == 0 || matches!(self.terms.head(kink), Head::Moment(_)) => false,
                 Some((kink, pieces)) => pieces.into_iter().all(|piece| {
                     let replaced = self.replaced(id, kink, piece);
                     let normal = self.normal(replaced);
@@ -95,7 +102,8 @@ impl Normalizer {
         }
     }
 
-    /// An innermost kink of a term, with the smooth terms it is put together from.
+    /// An innermost kink of a term, with the smooth terms it is put together from; a statistic of a term
+    /// with a kink, with nothing.
     fn kink(&mut self, id: TermId) -> Option<(TermId, Vec<TermId>)> {
         let operands = self.terms.operands(id).to_vec();
         // `log(|a|)` has no kink, only a place where it is undefined.
@@ -107,7 +115,8 @@ impl Normalizer {
             _ => operands,
         };
         if let Some(found) = operands.into_iter().find_map(|operand| self.kink(operand)) {
-            return Some(found);
+            let inside = matches!(self.terms.head(id), Head::Moment(_));
+            return Some(if inside { (id, Vec::new()) } else { found });
         }
         match self.terms.head(id) {
             Head::Max => Some((id, self.terms.operands(id).to_vec())),
