@@ -18,6 +18,10 @@ use crate::write::write;
 pub(crate) fn without_affine(dag: &Dag, relation: Relation, budget: Budget) -> Dag {
     let mut normalizer = Normalizer::new(relation, budget);
     let normal = normal_form(&mut normalizer, dag);
+    if normal.start.is_some() {
+        // What is special at the initial values would be lost.
+        return dag.clone();
+    }
     let core = core(&mut normalizer, normal.root);
     let core = normalizer.canonical(core);
     let mut params = dag.params().to_vec();

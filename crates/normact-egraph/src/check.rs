@@ -6,9 +6,12 @@
 
 use normact_ir::{Builder, Dag, IndexSet, Interval, Moment, MomentOp, Param, Prim, Scalar};
 
+use rustc_hash::FxHashMap;
+
+use crate::key::walk;
 use crate::normal::Relation;
 use crate::normal::{agree_at_zero, has_two_groupings, signed_power};
-use crate::proof::{Move, Proof};
+use crate::proof::{Move, Proof, used_params};
 use crate::read;
 use crate::rules::{Class, Rule};
 use crate::term::{Exponent, Head, TermId, Terms};
@@ -52,11 +55,34 @@ pub fn check(proof: &Proof, a: &Dag, b: &Dag, relation: Relation) -> Result<(), 
         }
         // The numbers of one step, checked on a few inputs; rounding apart, nothing may differ.
         let (from, to) = (with_common_parameters(&shown.from), with_common_parameters(&shown.to));
-        if separate(&from, &to, Relation::AlmostEverywhere, false, number as u64, 6).is_some() {
+        let attempts = if class == Class::AlmostEverywhere { 60 } else { 6 };
+        if separate(&from, &to, Relation::AlmostEverywhere, false, number as u64, attempts).is_some() {
             return Err(refuted("the two sides differ on numbers"));
         }
     }
-    if current == last { Ok(()) } else { Err(ends("the proof does not end at the second layer")) }
+    if current != last {
+        return Err(ends("the proof does not end at the second layer"));
+    }
+    if !is_matching(proof, b) {
+        return Err(ends("parameters of different kinds are taken for each other"));
+    }
+    // Steps that hold almost everywhere say nothing about the initial values; the layers as a whole do.
+    if separate(a, b, Relation::AlmostEverywhere, false, 0, 30).is_some() {
+        return Err(ends("the layers differ on numbers"));
+    }
+    Ok(())
+}
+
+/// Whether the parameters of the second layer have places of their own, of their own class.
+fn is_matching(proof: &Proof, b: &Dag) -> bool {
+    let used = used_params(b);
+    let mut taken: Vec<u32> = Vec::new();
+    b.params().iter().zip(&proof.positions).zip(used).filter(|(_, used)| *used).all(|((param, &position), _)| {
+        let class = proof.terms.param_class(position);
+        let is_new = !taken.contains(&position);
+        taken.push(position);
+        is_new && class.extent == param.extent && class.init == param.init
+    })
 }
 
 pub(crate) struct Checker {
@@ -96,46 +122,80 @@ impl Checker {
     }
 }
 
+/// The factors of a product: bases with exponents and parities.
+type Factors = Vec<(TermId, f64, bool)>;
+
 /// A sum as constants times products: for each product its factors, in order, and its constant.
-type Collected = Vec<(Vec<(TermId, f64, bool)>, f64)>;
+type Collected = Vec<(Factors, f64)>;
 
 impl Checker {
     /// Whether `after` is `before` with `from` replaced by `to` at some of its places.
     fn changed(&self, before: TermId, after: TermId, from: TermId, to: TermId) -> bool {
-        if before == after || (before == from && after == to) {
+        self.changed_once(before, after, (from, to), &mut FxHashMap::default())
+    }
+
+    fn changed_once(
+        &self,
+        before: TermId,
+        after: TermId,
+        change: (TermId, TermId),
+        known: &mut FxHashMap<(TermId, TermId), bool>,
+    ) -> bool {
+        if before == after || (before, after) == change {
             return true;
+        }
+        if let Some(&known) = known.get(&(before, after)) {
+            return known;
         }
         let chain = |head: Head| matches!(head, Head::Sum | Head::Product | Head::Max);
         let (first, second) = (self.terms.head(before), self.terms.head(after));
         // A chain of one operand is that operand.
         let head = if chain(first) { first } else { second };
-        if chain(head) {
-            let (mut left, mut right) = self.difference(before, after, head);
-            left.retain(|&a| match right.iter().position(|&b| self.changed(a, b, from, to)) {
-                Some(position) if self.terms.head(a) != head => {
-                    right.swap_remove(position);
-                    false
-                }
-                _ => true,
+        let result = if chain(head) {
+            self.chain_changed(before, after, head, change, known)
+        } else {
+            let (left, right) = (self.terms.operands(before), self.terms.operands(after));
+            first == second
+                && left.len() == right.len()
+                && left.iter().zip(right).all(|(&a, &b)| self.changed_once(a, b, change, known))
+        };
+        known.insert((before, after), result);
+        result
+    }
+
+    /// The same for chains, in which what changes can be a part of the operands, once or several times.
+    fn chain_changed(
+        &self,
+        before: TermId,
+        after: TermId,
+        head: Head,
+        change: (TermId, TermId),
+        known: &mut FxHashMap<(TermId, TermId), bool>,
+    ) -> bool {
+        let (mut left, mut right) = (self.operands_as(before, head), self.operands_as(after, head));
+        let (from, to) = (self.operands_as(change.0, head), self.operands_as(change.1, head));
+        loop {
+            // The operands in which nothing changed, or something deeper.
+            let mut rest = right.clone();
+            let paired = left.iter().all(|&a| {
+                let same = rest.iter().position(|&b| a == b);
+                let position = same.or_else(|| {
+                    // A chain within this chain does not occur: it would have been flat.
+                    rest.iter().position(|&b| {
+                        self.terms.head(a) != head
+                            && self.terms.head(b) != head
+                            && self.changed_once(a, b, change, known)
+                    })
+                });
+                position.map(|position| rest.swap_remove(position)).is_some()
             });
-            if left.is_empty() && right.is_empty() {
+            if paired && rest.is_empty() {
                 return true;
             }
-            // What is left is the change itself, once or several times.
-            let (expected_left, expected_right) = self.difference(from, to, head);
-            while !(left.is_empty() && right.is_empty()) {
-                if !removed(&mut left, &expected_left) || !removed(&mut right, &expected_right) {
-                    return false;
-                }
-                if expected_left.is_empty() && expected_right.is_empty() {
-                    return false;
-                }
+            if !removed(&mut left, &from) || !removed(&mut right, &to) {
+                return false;
             }
-            return true;
         }
-        let same_head = first == second;
-        let (left, right) = (self.terms.operands(before), self.terms.operands(after));
-        same_head && left.len() == right.len() && left.iter().zip(right).all(|(&a, &b)| self.changed(a, b, from, to))
     }
 
     /// The operands of a term as one of a chain: several, or itself.
@@ -174,17 +234,16 @@ impl Checker {
 
     /// A term multiplied out, without rules: constants times powers, like terms together.
     fn collected(&self, id: TermId) -> Collected {
-        let mut sum: Collected = Vec::new();
+        let mut sum: Vec<(Factors, f64, f64)> = Vec::new();
         for (mut factors, constant) in self.expanded(id) {
-            factors.sort_by_key(|factor| (factor.0, factor.1.to_bits()));
-            match sum.iter_mut().find(|(other, _)| *other == factors) {
-                Some((_, total)) => *total += constant,
-                None => sum.push((factors, constant)),
+            factors.sort_by_key(|factor| (factor.0, factor.1.to_bits(), factor.2));
+            match sum.iter_mut().find(|(other, ..)| *other == factors) {
+                Some((_, total, size)) => (*total, *size) = (*total + constant, size.max(constant.abs())),
+                None => sum.push((factors, constant, constant.abs())),
             }
         }
-        let largest = sum.iter().map(|(_, constant)| constant.abs()).fold(0.0, f64::max);
-        sum.retain(|(_, constant)| constant.abs() > 1e-11 * largest);
-        sum
+        sum.retain(|(_, constant, size)| constant.abs() > 1e-13 * size);
+        sum.into_iter().map(|(factors, constant, _)| (factors, constant)).collect()
     }
 
     fn expanded(&self, id: TermId) -> Collected {
@@ -259,12 +318,18 @@ impl Checker {
             return range;
         }
         let collected = self.collected(id);
+        let finite = |(factors, constant): &(Factors, f64)| {
+            constant.is_finite() && factors.iter().all(|(_, exponent, _)| exponent.is_finite())
+        };
+        if !collected.iter().all(finite) {
+            return range;
+        }
         let parts: Vec<TermId> = collected
             .into_iter()
             .map(|(factors, constant)| {
                 let mut all = vec![self.terms.number(constant)];
                 for (base, exponent, odd) in factors {
-                    let exponent = Exponent::new(exponent, odd).expect("exponents of terms are finite");
+                    let exponent = Exponent::new(exponent, odd).expect("it was found to be finite");
                     all.push(self.terms.power(base, exponent));
                 }
                 if constant == 1.0 && all.len() > 1 {
@@ -309,19 +374,37 @@ impl Checker {
 
     /// Whether a term is defined on all inputs.
     fn is_total(&self, id: TermId) -> bool {
-        let here = match self.terms.head(id) {
+        walk(&self.terms, id).into_iter().all(|part| match self.terms.head(part) {
             Head::Undefined => false,
-            Head::Power(exponent) if exponent.get() < 0.0 => !self.terms.range(self.terms.operand(id)).contains_zero(),
-            Head::Unary(Prim::Log) => !self.terms.range(self.terms.operand(id)).contains_zero(),
+            Head::Power(exponent) if exponent.get() < 0.0 => {
+                !self.terms.range(self.terms.operand(part)).contains_zero()
+            }
+            Head::Unary(Prim::Log) => !self.terms.range(self.terms.operand(part)).contains_zero(),
             _ => true,
-        };
-        here && self.terms.operands(id).iter().all(|&operand| self.is_total(operand))
+        })
     }
 
     /// Whether a base is proved not to be zero, and to be defined where no power of it is left.
     fn may_cancel(&self, base: TermId, exponent: f64, odd: bool) -> bool {
         let kept = exponent != 0.0 || odd;
         !self.terms.range(base).contains_zero() && (kept || self.is_total(base))
+    }
+
+    /// Whether everything that one term divides by or takes the logarithm of, another does too.
+    fn divides_no_more(&self, one: TermId, other: TermId) -> bool {
+        let divisors = |id: TermId| -> Vec<TermId> {
+            let parts = walk(&self.terms, id).into_iter();
+            parts
+                .filter(|&part| match self.terms.head(part) {
+                    Head::Power(exponent) => exponent.get() < 0.0,
+                    Head::Unary(Prim::Log) => true,
+                    _ => false,
+                })
+                .map(|part| self.terms.operand(part))
+                .collect()
+        };
+        let others = divisors(other);
+        divisors(one).iter().all(|divisor| others.contains(divisor))
     }
 
     /// Guarded if the guard is proved, else almost everywhere.
@@ -369,7 +452,7 @@ impl Checker {
                 let products: Vec<TermId> =
                     inside.into_iter().map(|part| self.terms.product(&[common, part])).collect();
                 let operands = self.operands_as(left, Head::Sum);
-                self.alike_in_some_order(&operands, &products)
+                self.alike_in_some_order(&operands, &products) && self.divides_no_more(right, left)
             }
             Rule::PowerOfConstant | Rule::FunctionOfConstant => self.is_computed(left, right),
             Rule::PowerOfProduct => {
@@ -630,7 +713,7 @@ impl Checker {
                 let shift = self.terms.sum(&parts);
                 let inside = self.terms.operands(max).to_vec();
                 let shifted: Vec<TermId> = inside.into_iter().map(|part| self.terms.sum(&[part, shift])).collect();
-                self.alike_in_some_order(&operands, &shifted)
+                self.alike_in_some_order(&operands, &shifted) && self.divides_no_more(right, left)
             }
             Rule::MaxScale => {
                 let mut factors = self.factors(right);
@@ -660,18 +743,21 @@ impl Checker {
             let square = match self.terms.as_power(b) {
                 (under, root) if root.get() == 0.5 => under,
                 _ => {
-                    let powers: Vec<TermId> = self
+                    let powers = self
                         .factors(b)
                         .into_iter()
                         .map(|factor| {
                             let (base, exponent) = self.terms.as_power(factor);
-                            let doubled = Exponent::new(2.0 * exponent.get(), false).expect("exponents are moderate");
-                            match self.terms.const_value(base) {
-                                Some(value) => self.terms.number(value * value),
-                                None => self.terms.power(base, doubled),
+                            match (self.terms.const_value(base), Exponent::new(2.0 * exponent.get(), false)) {
+                                (Some(value), _) => Some(self.terms.number(value * value)),
+                                (None, doubled) => doubled.map(|doubled| self.terms.power(base, doubled)),
                             }
                         })
-                        .collect();
+                        .collect::<Option<Vec<TermId>>>()
+                        .unwrap_or_default();
+                    if powers.is_empty() {
+                        return false;
+                    }
                     self.terms.product(&powers)
                 }
             };
@@ -902,6 +988,7 @@ impl Checker {
                     && other.moment() == op.moment()
                     && other.eps() == op.eps()
                     && axes.reduce(op.over()) == axes.reduce(other.over())
+                    && (other.tracking() == op.tracking() || !axes.samples)
             }
             Rule::MeanOfConstant => {
                 op.moment() == Moment::Mean && right == operand && constant(self, operand, op.over())
@@ -988,6 +1075,7 @@ impl Checker {
                 let product = self.terms.product(&a);
                 let part = axes.reduce(inner.over()).reduce(op.over()) == axes.reduce(op.over());
                 other == op
+                    && !has_two_groupings(self.terms.axes(inside), inner, op)
                     && op.moment() == Moment::Mean
                     && inner.moment() == Moment::Mean
                     && part
@@ -1067,10 +1155,7 @@ fn with_common_parameters(dag: &Dag) -> Dag {
 }
 
 /// The product of two monomials.
-fn multiplied(
-    (a, x): &(Vec<(TermId, f64, bool)>, f64),
-    (b, y): &(Vec<(TermId, f64, bool)>, f64),
-) -> (Vec<(TermId, f64, bool)>, f64) {
+fn multiplied((a, x): &(Factors, f64), (b, y): &(Factors, f64)) -> (Factors, f64) {
     let mut factors = a.clone();
     for &(base, exponent, odd) in b {
         match factors.iter_mut().find(|(other, ..)| *other == base) {

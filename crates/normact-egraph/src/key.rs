@@ -278,3 +278,83 @@ fn encode(terms: &Terms, id: TermId, bytes: &mut Vec<u8>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fingerprint::formula::layer;
+
+    fn same(a: &str, b: &str) -> bool {
+        key(&layer(a)).0 == key(&layer(b)).0
+    }
+
+    #[test]
+    fn one_layer_has_one_key() {
+        for (a, b) in [
+            ("(add (mul x v=1) (mul x v=1))", "(mul (mul 2 g=1) x)"),
+            ("(square (add x 1))", "(add (add (square x) (mul 2 x)) 1)"),
+            ("(div (mul x x) x)", "x"),
+            ("(sqrt (square (add x v=1)))", "(abs (add v=1 x))"),
+            ("(max (max x (neg x)) 0)", "(abs x)"),
+            ("(rms/layer (rms/instance x))", "(sqrt (add 2e-5 (mean/layer (square x))))"),
+            ("(std/batch (add (mul -2 x) v=1))", "(mul 2 (std/batch/2.5e-6 x))"),
+            ("(log (tanh (max v=1 0.1)))", "(log (tanh (max 0.1 w=1)))"),
+            ("(add 0.1 (add 0.2 x))", "(add x 0.3)"),
+        ] {
+            assert!(same(a, b), "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_equal_has_two() {
+        for (a, b) in [
+            // Undefined on more than a set of measure zero, or at the start.
+            ("(div (max x 0) (max x 0))", "1"),
+            ("(div (mul x v=0) v=0)", "x"),
+            ("(mul 0 (log (max x 0)))", "0"),
+            ("(div (rms/layer (log (max x 0))) (rms/layer (log (max x 0))))", "1"),
+            ("(div (mean/batch (sign x)) (mean/batch (sign x)))", "1"),
+            (
+                "(max (max (max (max 0 x) (max (add (mul 2 x) 1) (tanh x))) (max (max (erf x) (exp x)) (max (sigmoid x) (sqrt x)))) (add -1 (neg (square (div 1 (max x 0))))))",
+                "(max (max (max 0 x) (max (add (mul 2 x) 1) (tanh x))) (max (max (erf x) (exp x)) (max (sigmoid x) (sqrt x))))",
+            ),
+            // Zero for every input, though no rule says so.
+            (
+                "(div (add (add (log (add 1 (exp x))) (neg (log (add 1 (exp (neg x)))))) (neg x)) (add (add (log (add 1 (exp x))) (neg (log (add 1 (exp (neg x)))))) (neg x)))",
+                "1",
+            ),
+            // Numbers that only f64 takes for 0 or 1.
+            ("(mul x (sign (square 1e-200)))", "(mul x 0)"),
+            ("(div x (add 1 (neg (tanh 50))))", "(div x 0)"),
+            ("(div x (add (abs x) (add 1e-5 (add 1e9 -1e9))))", "(div x (abs x))"),
+            (
+                "(abs (add (add (mul 1e13 (square x)) (mul -8944272 (mul x v=1))) (square v=1)))",
+                "(add (add (mul 1e13 (square x)) (mul -8944272 (mul x v=1))) (square v=1))",
+            ),
+            // The signed functions.
+            ("(exp (log x))", "x"),
+            ("(log (mul x v=1))", "(add (log x) (log v=1))"),
+            // Two groupings of the channels.
+            ("(mean/group=2 (mean/group=3 x))", "(mean/group=2 x)"),
+            (
+                "(abs (add (add (var/group=2 x) (neg (var/group=2 (mean/group=3 x)))) (exp (mean/instance x))))",
+                "(add (add (var/group=2 x) (neg (var/group=2 (mean/group=3 x)))) (exp (mean/instance x)))",
+            ),
+            ("(std/instance (mul 2 x))", "(mul 2 (std/instance x))"),
+        ] {
+            assert!(!same(a, b), "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn shared_values_nest_without_doubling_the_work() {
+        let mut builder = normact_ir::Builder::new();
+        let mut node = builder.input();
+        for _ in 0..60 {
+            let (a, b) = (builder.unary(normact_ir::Prim::Sigmoid, node), builder.unary(normact_ir::Prim::Erf, node));
+            node = builder.binary(normact_ir::Prim::Add, a, b);
+        }
+        let quotient = builder.binary(normact_ir::Prim::Div, node, node);
+        assert_eq!(key(&builder.finish(quotient)).0, key(&layer("1")).0);
+    }
+}

@@ -20,6 +20,8 @@
 use normact_ir::{Axes, Extent, Interval, Moment, MomentOp, Prim, Scalar};
 use rustc_hash::FxHashMap;
 
+use crate::normal::has_two_groupings;
+
 /// The number of a term in its arena.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TermId(u32);
@@ -473,8 +475,13 @@ impl Terms {
         let mut used = vec![false; operands.len()];
         for (index, &part) in operands.iter().enumerate() {
             let Some((l, mean)) = var_of(part).filter(|(l, _)| *l < 0.0) else { continue };
-            let whole = match self.head(mean) {
-                Head::Moment(op) if op.moment() == Moment::Mean => self.operand(mean),
+            let whole = match (self.head(mean), self.head(self.split_product(part))) {
+                (Head::Moment(inner), Head::Moment(outer))
+                    if inner.moment() == Moment::Mean
+                        && !has_two_groupings(self.axes(self.operand(mean)), inner, outer) =>
+                {
+                    self.operand(mean)
+                }
                 _ => continue,
             };
             let partner = (0..operands.len()).find(|&other| {
@@ -492,6 +499,14 @@ impl Terms {
         }
         let rest = ranges.iter().zip(&used).filter(|(_, used)| !**used).map(|(range, _)| *range);
         Some(rest.fold(Interval::new(0.0, f64::INFINITY), |a, b| Prim::Add.range(a, b)))
+    }
+
+    /// The last factor of a product, or the term itself.
+    fn split_product(&self, id: TermId) -> TermId {
+        match self.head(id) {
+            Head::Product => self.operands(id).last().copied().unwrap_or(id),
+            _ => id,
+        }
     }
 
     /// A term as coefficient and powers.
@@ -649,8 +664,15 @@ fn product(a: &[(TermId, Exponent)], b: &[(TermId, Exponent)]) -> Option<Vec<(Te
 /// Gaussian elimination on a symmetric matrix.
 fn is_positive_semidefinite(mut matrix: Vec<Vec<f64>>) -> bool {
     let size = matrix.len();
-    let largest = matrix.iter().flatten().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-    let tolerance = 1e-12 * largest;
+    // With ones on the diagonal, which is positive, one tolerance fits all.
+    let scale: Vec<f64> = (0..size).map(|index| 1.0 / matrix[index][index].sqrt()).collect();
+    for (row, values) in matrix.iter_mut().enumerate() {
+        values.iter_mut().zip(&scale).for_each(|(value, column)| *value *= scale[row] * column);
+    }
+    if matrix.iter().flatten().any(|value| !value.is_finite()) {
+        return false;
+    }
+    let tolerance = 1e-12;
     for pivot in 0..size {
         let diagonal = matrix[pivot][pivot];
         if diagonal < -tolerance {
@@ -699,7 +721,7 @@ fn power_range(base: Interval, exponent: Exponent) -> Interval {
     if nonzero { both.without_zero() } else { both }
 }
 
-/// Two heads are the same when they are equal, constants when they agree to 12 digits: the same number
+/// Two heads are the same when they are equal, constants when they agree to 13 digits: the same number
 /// computed in two ways.
 fn same(a: Head, b: Head) -> bool {
     match (a, b) {
@@ -710,9 +732,14 @@ fn same(a: Head, b: Head) -> bool {
 
 /// The number without its last bits, in which rounding shows.
 pub(crate) fn quantum(value: Scalar) -> u64 {
-    const DROPPED: u32 = 12;
+    const DROPPED: u32 = 8;
+    let bits = value.get().to_bits();
+    if !value.get().is_normal() {
+        // Nothing is near zero.
+        return bits;
+    }
     // Adding half of what is dropped rounds to nearest; a carry into the exponent is right.
-    (value.get().to_bits() + (1 << (DROPPED - 1))) >> DROPPED
+    (bits + (1 << (DROPPED - 1))) >> DROPPED
 }
 
 /// A fixed mixing function: the order of operands and so the key depend on it.

@@ -14,9 +14,13 @@ impl Normalizer {
                 return Some((Rule::FunctionOfConstant, self.terms.undefined()));
             }
             let result = rounded(prim.value(value, 0.0))?;
-            // `exp(-1000)` is not zero.
-            let underflows = result == 0.0 && prim == Prim::Exp;
-            return if underflows { None } else { Some((Rule::FunctionOfConstant, self.terms.number(result))) };
+            // `exp(-1000)` is not 0 and `tanh(50)` is not 1.
+            let saturates = match prim {
+                Prim::Exp => !result.is_normal(),
+                Prim::Sigmoid | Prim::Tanh | Prim::Erf => value != 0.0 && (!result.is_normal() || result.abs() == 1.0),
+                _ => false,
+            };
+            return if saturates { None } else { Some((Rule::FunctionOfConstant, self.terms.number(result))) };
         }
         if prim == Prim::Log {
             return self.log_rule(argument);

@@ -167,6 +167,8 @@ impl Normalizer {
                     flat[id.index()] = count;
                     let (mut a, mut b) = (at(a), at(b));
                     if count > MAX_FLAT {
+                        self.normal_of_parts(a);
+                        self.normal_of_parts(b);
                         (a, b) = (self.normal(a), self.normal(b));
                         let length = |id: TermId| self.terms.operands(id).len() as u64;
                         flat[id.index()] = (length(a) + length(b)).max(2);
@@ -325,12 +327,16 @@ pub(crate) fn rounded(value: f64) -> Option<f64> {
     if digits <= 11 { text.parse().ok() } else { Some(value) }
 }
 
-/// The sum of constants, where what is left by rounding counts as zero.
+/// The sum of constants, compensated for rounding (Neumaier); what is then left of it by rounding counts
+/// as zero.
 fn sum_of(values: impl IntoIterator<Item = f64>) -> Option<f64> {
-    let (mut sum, mut largest) = (0.0_f64, 0.0_f64);
+    let (mut sum, mut lost, mut largest) = (0.0_f64, 0.0_f64, 0.0_f64);
     for value in values {
-        sum += value;
+        let next = sum + value;
+        lost += if sum.abs() >= value.abs() { (sum - next) + value } else { (value - next) + sum };
+        sum = next;
         largest = largest.max(value.abs());
     }
-    if sum.abs() <= largest * 1e-12 { Some(0.0) } else { rounded(sum) }
+    let sum = sum + lost;
+    if sum.abs() <= largest * 16.0 * f64::EPSILON { Some(0.0) } else { rounded(sum) }
 }

@@ -60,7 +60,9 @@ impl Normalizer {
         if operands.len() > MAX_PAIRS {
             let highest_low =
                 operands.iter().map(|&operand| self.terms.range(operand).low()).fold(f64::NEG_INFINITY, f64::max);
-            return operands.iter().position(|&operand| self.terms.range(operand).high() < highest_low);
+            return operands
+                .iter()
+                .position(|&operand| self.terms.range(operand).high() < highest_low && self.is_defined(operand));
         }
         for (index, &operand) in operands.iter().enumerate() {
             for (other_index, &other) in operands.iter().enumerate() {

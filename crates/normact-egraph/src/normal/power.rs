@@ -49,6 +49,10 @@ impl Normalizer {
                     return Some((Rule::PowerOfConstant, self.terms.undefined()));
                 }
                 let power = rounded(signed_power(value, exponent))?;
+                // A power that underflows is left as it is.
+                if value != 0.0 && !power.is_normal() {
+                    return None;
+                }
                 return Some((Rule::PowerOfConstant, self.terms.number(power)));
             }
             Head::Product => {

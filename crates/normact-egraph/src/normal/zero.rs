@@ -14,7 +14,10 @@
 
 use normact_ir::{IndexSet, Moment, Prim};
 
-use super::{Normalizer, Relation};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::{Normalizer, Relation, signed_power};
+use crate::key::walk;
 use crate::term::{Exponent, Head, TermId};
 
 /// A term is cut at so many kinks at most.
@@ -90,7 +93,7 @@ impl Normalizer {
                 self.find_nonzero(self.terms.operand(id), cuts)
             }
             Head::Sum | Head::Max | Head::Unary(_) | Head::Moment(_) => match self.kink(id) {
-                None => true,
+                None => self.is_nonzero_somewhere(id),
                 // The elements of a statistic are on both sides of a kink at the same time.
                 Some((kink, _)) if cuts == 0 || matches!(self.terms.head(kink), Head::Moment(_)) => false,
                 Some((kink, pieces)) => pieces.into_iter().all(|piece| {
@@ -105,49 +108,109 @@ impl Normalizer {
     /// An innermost kink of a term, with the smooth terms it is put together from; a statistic of a term
     /// with a kink, with nothing.
     fn kink(&mut self, id: TermId) -> Option<(TermId, Vec<TermId>)> {
-        let operands = self.terms.operands(id).to_vec();
+        let order = walk(&self.terms, id);
         // `log(|a|)` has no kink, only a place where it is undefined.
-        let operands = match (self.terms.head(id), operands.as_slice()) {
-            (Head::Unary(Prim::Log), [magnitude]) => match self.terms.as_power(*magnitude) {
-                (base, exponent) if exponent == Exponent::ABS => vec![base],
-                _ => operands,
-            },
-            _ => operands,
-        };
-        if let Some(found) = operands.into_iter().find_map(|operand| self.kink(operand)) {
-            let inside = matches!(self.terms.head(id), Head::Moment(_));
-            return Some(if inside { (id, Vec::new()) } else { found });
-        }
-        match self.terms.head(id) {
-            Head::Max => Some((id, self.terms.operands(id).to_vec())),
-            Head::Power(exponent) => {
-                let base = self.terms.operand(id);
-                let range = self.terms.range(base);
-                let one_sign = range.is_not_negative() || range.high() <= 0.0;
-                let is_sign = exponent.get() == 0.0;
-                if one_sign || (exponent.is_natural() && !is_sign) {
-                    return None;
-                }
-                let natural = if is_sign {
-                    self.terms.product(&[])
-                } else {
-                    let natural = Exponent::natural(exponent.get())?;
-                    self.terms.power(base, natural)
-                };
-                let negative = self.terms.neg(natural);
-                Some((id, vec![natural, negative]))
+        let mut only_in_logs: FxHashMap<TermId, bool> = FxHashMap::default();
+        for &part in &order {
+            let in_log = self.terms.head(part) == Head::Unary(Prim::Log);
+            for &operand in self.terms.operands(part) {
+                *only_in_logs.entry(operand).or_insert(true) &=
+                    in_log && self.terms.as_power(operand).1 == Exponent::ABS;
             }
-            _ => None,
+        }
+        let mut with_kink: FxHashSet<TermId> = FxHashSet::default();
+        let mut first = None;
+        for &part in &order {
+            let below = self.terms.operands(part).iter().any(|operand| with_kink.contains(operand));
+            if below && matches!(self.terms.head(part), Head::Moment(_)) {
+                return Some((part, Vec::new()));
+            }
+            let own = self.is_kinked(part) && !only_in_logs.get(&part).copied().unwrap_or(false);
+            if own || below {
+                with_kink.insert(part);
+            }
+            if own && first.is_none() {
+                first = Some(part);
+            }
+        }
+        let kink = first?;
+        let pieces = match self.terms.head(kink) {
+            Head::Power(exponent) if exponent.get() != 0.0 => {
+                let base = self.terms.operand(kink);
+                let natural = Exponent::natural(exponent.get())?;
+                let power = self.terms.power(base, natural);
+                vec![power, self.terms.neg(power)]
+            }
+            Head::Power(_) => {
+                let one = self.terms.product(&[]);
+                vec![one, self.terms.neg(one)]
+            }
+            _ => self.terms.operands(kink).to_vec(),
+        };
+        Some((kink, pieces))
+    }
+
+    /// Whether a term is put together from two smooth ones: a maximum, a sign, an absolute value.
+    fn is_kinked(&self, id: TermId) -> bool {
+        match self.terms.head(id) {
+            Head::Max => true,
+            Head::Power(exponent) => {
+                let range = self.terms.range(self.terms.operand(id));
+                let one_sign = range.is_not_negative() || range.high() <= 0.0;
+                !one_sign && (!exponent.is_natural() || exponent.get() == 0.0)
+            }
+            _ => false,
         }
     }
 
-    fn replaced(&mut self, id: TermId, old: TermId, new: TermId) -> TermId {
-        if id == old {
-            return new;
+    /// Whether a smooth term is other than zero at some point, with statistics as independent numbers. A
+    /// sum that the rules do not reduce may still be zero everywhere.
+    fn is_nonzero_somewhere(&self, id: TermId) -> bool {
+        let mut values: FxHashMap<TermId, (f64, f64)> = FxHashMap::default();
+        for part in walk(&self.terms, id) {
+            // An irregular number that belongs to the term.
+            let own = 0.37 + (self.terms.hash(part) >> 11) as f64 / (1u64 << 53) as f64;
+            let operand = |index: usize| values[&self.terms.operands(part)[index]];
+            let all = || self.terms.operands(part).iter().map(|operand| values[operand]);
+            // Each value with the size of what it was computed from.
+            let value = match self.terms.head(part) {
+                Head::Undefined => return false,
+                Head::Const(value) => (value.get(), value.get().abs()),
+                Head::Input | Head::Param(_) | Head::Moment(_) => (own, own),
+                Head::Sum => all().fold((0.0, 0.0), |(sum, size), (value, part)| (sum + value, size + part)),
+                Head::Product => {
+                    all().fold((1.0, 1.0), |(product, size), (value, part)| (product * value, size * part))
+                }
+                Head::Max => all().fold((f64::NEG_INFINITY, 0.0), |(max, size), (value, part)| {
+                    (f64::max(max, value), f64::max(size, part))
+                }),
+                Head::Power(exponent) => {
+                    let value = signed_power(operand(0).0, exponent);
+                    (value, value.abs())
+                }
+                Head::Unary(prim) => {
+                    let value = prim.value(operand(0).0, 0.0);
+                    (value, value.abs())
+                }
+            };
+            values.insert(part, value);
         }
-        let operands = self.terms.operands(id).to_vec();
-        let replaced: Vec<TermId> = operands.iter().map(|&operand| self.replaced(operand, old, new)).collect();
-        if replaced == operands { id } else { self.terms.make(self.terms.head(id), &replaced) }
+        let (value, size) = values[&id];
+        value.is_finite() && value.abs() > 1e-9 * size && value != 0.0
+    }
+
+    fn replaced(&mut self, id: TermId, old: TermId, new: TermId) -> TermId {
+        let mut results: FxHashMap<TermId, TermId> = FxHashMap::default();
+        for part in walk(&self.terms, id) {
+            let operands: Vec<TermId> = self.terms.operands(part).iter().map(|operand| results[operand]).collect();
+            let result = match part == old {
+                true => new,
+                false if operands == self.terms.operands(part) => part,
+                false => self.terms.make(self.terms.head(part), &operands),
+            };
+            results.insert(part, result);
+        }
+        results[&id]
     }
 
     /// Whether a term is defined: everywhere, or almost everywhere.
