@@ -100,28 +100,28 @@ fn layers_that_differ_at_points_are_equal_almost_everywhere() {
         &[],
         0,
         expect![[r#"
-        equal almost everywhere
+            equal almost everywhere
 
-              x / x
-          1.  product-of-powers (almost-everywhere): a^p * a^q = a^(p+q) if a != 0 and, where p+q = 0, a is defined
-              1
-          2.  add-constants (exact, from right to left): k + l = (k + l)
-              1 + 0
-          3.  mul-zero (guarded, from right to left): a * 0 = 0 if a is defined
-              0 * x + 1
+                  x / x
+              1.  product-of-powers (almost-everywhere): a^p * a^q = a^(p+q) if a != 0 and, where p+q = 0, a is defined
+                  1
+              2.  add-constants (exact, from right to left): k + l = (k + l)
+                  0 + 1
+              3.  mul-zero (guarded, from right to left): a * 0 = 0 if a is defined
+                  0 * x + 1
 
-        gradients may differ where one of them has a kink
+            gradients may differ where one of them has a kink
 
-        they are not equal everywhere:
-        a is l.nact:quotient, b is l.nact:one
+            they are not equal everywhere:
+            a is l.nact:quotient, b is l.nact:one
 
-          mode        training
-          shape       [1, 1]
-          x           [0]
-          x[0, 0]     0
-          a: y[0, 0]  undefined
-          b: y[0, 0]  1
-    "#]],
+              mode        training
+              shape       [1, 1]
+              x           [0]
+              x[0, 0]     0
+              a: y[0, 0]  undefined
+              b: y[0, 0]  1
+        "#]],
     );
     check(
         "quotient",
@@ -129,18 +129,18 @@ fn layers_that_differ_at_points_are_equal_almost_everywhere() {
         &["--almost-everywhere"],
         0,
         expect![[r#"
-        equal almost everywhere
+            equal almost everywhere
 
-              x / x
-          1.  product-of-powers (almost-everywhere): a^p * a^q = a^(p+q) if a != 0 and, where p+q = 0, a is defined
-              1
-          2.  add-constants (exact, from right to left): k + l = (k + l)
-              1 + 0
-          3.  mul-zero (guarded, from right to left): a * 0 = 0 if a is defined
-              0 * x + 1
+                  x / x
+              1.  product-of-powers (almost-everywhere): a^p * a^q = a^(p+q) if a != 0 and, where p+q = 0, a is defined
+                  1
+              2.  add-constants (exact, from right to left): k + l = (k + l)
+                  0 + 1
+              3.  mul-zero (guarded, from right to left): a * 0 = 0 if a is defined
+                  0 * x + 1
 
-        gradients may differ where one of them has a kink
-    "#]],
+            gradients may differ where one of them has a kink
+        "#]],
     );
     check(
         "quotient",

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use normact_egraph::{Canonicalizer, Fingerprinter, MAX_ASSIGNMENTS, Status};
+use normact_egraph::{Canonicalizer, Fingerprinter, MAX_ASSIGNMENTS, Rule, Status};
 use normact_ir::{Dag, Extent, Op, json};
 use normact_syntax::{Overrides, Source, compile};
 use serde::Serialize;
@@ -21,12 +21,14 @@ const LARGE: usize = 10_000;
 const MAX_FINGERPRINT_WORK: usize = 1 << 18;
 
 /// What became of some lines.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) lines: u64,
     pub(crate) errors: u64,
     /// Layers whose rules did not come to an end.
     pub(crate) over_budget: u64,
+    /// How often each rule was applied, in the order of all rules; empty before the first line.
+    pub(crate) applied: Vec<u64>,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -34,6 +36,8 @@ impl std::ops::AddAssign for Counts {
         self.lines += other.lines;
         self.errors += other.errors;
         self.over_budget += other.over_budget;
+        self.applied.resize(self.applied.len().max(other.applied.len()), 0);
+        self.applied.iter_mut().zip(other.applied).for_each(|(total, more)| *total += more);
     }
 }
 
@@ -76,11 +80,24 @@ fn wrong(code: &'static str, message: impl Into<String>) -> Wrong {
 pub(crate) struct Worker {
     canonicalizer: Canonicalizer,
     fingerprinter: Option<Fingerprinter>,
+    applied_before: Vec<u64>,
 }
 
 impl Worker {
     pub(crate) fn new(with_fingerprint: bool) -> Self {
-        Self { canonicalizer: Canonicalizer::default(), fingerprinter: with_fingerprint.then(Fingerprinter::new) }
+        Self {
+            canonicalizer: Canonicalizer::default(),
+            fingerprinter: with_fingerprint.then(Fingerprinter::new),
+            applied_before: vec![0; Rule::ALL.len()],
+        }
+    }
+
+    /// How often each rule was applied since the last time this was asked.
+    pub(crate) fn applied(&mut self) -> Vec<u64> {
+        let now = self.canonicalizer.applied();
+        // A worker that started with new memory counts from the beginning.
+        let before = std::mem::replace(&mut self.applied_before, now.to_vec());
+        now.iter().zip(before).map(|(now, before)| now.checked_sub(before).unwrap_or(*now)).collect()
     }
 
     /// Appends the record of a line, as a line.
@@ -88,9 +105,9 @@ impl Worker {
         let record = self.guarded(number, line);
         let counts = match &record {
             Record::Layer { status, .. } => {
-                Counts { lines: 1, errors: 0, over_budget: u64::from(*status == Status::Budget.name()) }
+                Counts { lines: 1, over_budget: u64::from(*status == Status::Budget.name()), ..Counts::default() }
             }
-            Record::Wrong { .. } => Counts { lines: 1, errors: 1, over_budget: 0 },
+            Record::Wrong { .. } => Counts { lines: 1, errors: 1, ..Counts::default() },
         };
         // JSON made of strings and values always has a text.
         text.push_str(&serde_json::to_string(&record).unwrap_or_default());

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Outcome, note, quoted, stop_on_interrupt};
+use super::{Outcome, note, quoted, rule_counts, stop_on_interrupt};
+use normact_egraph::Rule;
+
 use crate::canon::{Batch, Batches, Counts, Lines, Pipeline, Resumed, Worker};
 use crate::{Failure, files};
 
@@ -53,6 +55,10 @@ pub(crate) struct Args {
     /// Leave the numeric fingerprint out, which takes less time
     #[arg(long)]
     no_fingerprint: bool,
+
+    /// Say on standard error at the end how often each rule was applied
+    #[arg(long)]
+    verbose: bool,
 }
 
 /// The most threads.
@@ -88,6 +94,10 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     progress.clear();
     let stopped = stop.load(Ordering::SeqCst);
     note(&summary(&counts, done, begin.elapsed()));
+    if args.verbose {
+        let applied = Rule::ALL.iter().zip(&counts.applied).map(|(rule, &count)| (rule.name(), count));
+        note(&rule_counts(applied));
+    }
     if stopped {
         note(&how_to_resume(args));
         return Ok(Outcome::Negative);
@@ -108,6 +118,7 @@ fn records(worker: &mut Worker, batch: &Batch) -> Records {
     for (number, line) in (batch.first..).zip(&batch.lines) {
         records.counts += worker.record(number, line, &mut records.text);
     }
+    records.counts += Counts { applied: worker.applied(), ..Counts::default() };
     records
 }
 
@@ -258,7 +269,7 @@ fn per_second(counts: &Counts, elapsed: Duration) -> f64 {
 }
 
 fn summary(counts: &Counts, done: u64, elapsed: Duration) -> String {
-    let Counts { lines, errors, over_budget } = counts;
+    let Counts { lines, errors, over_budget, .. } = counts;
     let before = if done > 0 { format!(" after the {done} of the file") } else { String::new() };
     format!(
         "{lines} lines{before}: {errors} wrong, {over_budget} out of budget; {:.1} s, {:.0} lines a second",

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use normact_egraph::{
-    Budget, Class, Kind, Options, Proof, Relation, Step, Unknown, Verdict, Witness, canonical, check, core, equiv,
+    Budget, Class, Kind, Options, Proof, Relation, Rule, Step, Unknown, Verdict, Witness, canonical, check, core, equiv,
 };
 use normact_ir::{Buffers, Dag, Layer, Mode};
 use normact_syntax::print as print_text;
 use serde::Serialize;
 
 use super::tensors::{self, Format, NamedTensor};
-use super::{Outcome, note, print, print_json, quoted};
+use super::{Outcome, note, print, print_json, quoted, rule_counts};
 use crate::{Failure, load};
 
 const EXAMPLES: &str = "\
@@ -212,6 +212,12 @@ impl Answer {
         if let Some(exception) = &self.exception {
             text.push_str("\nthey are not equal everywhere:\n");
             text.push_str(&witness_text(args, a, b, exception));
+        }
+        if let (true, Verdict::Equal(proof)) = (args.verbose, &self.verdict) {
+            let count = |rule: Rule| proof.steps.iter().filter(|step| step.rule == rule).count() as u64;
+            text.push_str("\nrules used:\n");
+            text.push_str(&rule_counts(Rule::ALL.iter().map(|&rule| (rule.name(), count(rule)))));
+            text.push('\n');
         }
         if args.verbose {
             let Options { budget, attempts, seed, .. } = options(args, self.relation, a, b);

@@ -24,7 +24,7 @@ use clap::{Parser, Subcommand};
 
 use crate::Failure;
 use crate::load::{self, Loaded};
-pub(crate) use output::{color_on_stderr, note, print, print_json, quoted, stop_on_interrupt};
+pub(crate) use output::{color_on_stderr, note, print, print_json, quoted, rule_counts, stop_on_interrupt};
 
 /// How a command that could do its work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -51,3 +51,12 @@ pub(crate) fn stop_on_interrupt(when: &'static str) -> Result<&'static AtomicBoo
     .map_err(|error| Failure::new(format!("interrupts cannot be watched for: {error}")))?;
     Ok(&STOP)
 }
+
+/// Rules with how often each was used, a line each, the most frequent first.
+pub(crate) fn rule_counts<'a>(rules: impl Iterator<Item = (&'a str, u64)>) -> String {
+    let mut rules: Vec<(&str, u64)> = rules.filter(|(_, count)| *count > 0).collect();
+    rules.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let width = rules.iter().map(|(_, count)| count.to_string().len()).max().unwrap_or(0);
+    let lines: Vec<String> = rules.iter().map(|(rule, count)| format!("  {count:>width$}  {rule}")).collect();
+    if lines.is_empty() { "  no rule".to_owned() } else { lines.join("\n") }
+}

@@ -1,13 +1,13 @@
 //! `normact show`: a layer as text, graph, canonical form, JSON or DOT.
 
 use clap::ValueEnum;
-use normact_egraph::{Budget, canonical};
+use normact_egraph::{Budget, canonical, canonical_rules};
 use normact_ir::{Dag, Layer, json};
 use normact_syntax::print as print_text;
 
 use serde_json::Value;
 
-use super::{LayerArgs, Outcome, color_on_stderr, note, print, print_json};
+use super::{LayerArgs, Outcome, color_on_stderr, note, print, print_json, rule_counts};
 use crate::Failure;
 
 const EXAMPLES: &str = "\
@@ -33,6 +33,10 @@ pub(crate) struct Args {
     /// The same as --as json; with --as canonical, an object with the key and the form
     #[arg(long)]
     json: bool,
+
+    /// With --as canonical, say on standard error which rules lead to the form, and how often
+    #[arg(long)]
+    verbose: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -55,6 +59,13 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         note(normact_syntax::render(&text.source, &text.warnings, color_on_stderr()).trim_end());
     }
     let layer = &loaded.layer;
+    if args.verbose {
+        if args.form != Some(Form::Canonical) {
+            return Err(Failure::new("`--verbose` goes with `--as canonical` only").help("leave it out"));
+        }
+        let rules = canonical_rules(&layer.dag, Budget::default());
+        note(&rule_counts(rules.into_iter().map(|(rule, count)| (rule.name(), count as u64))));
+    }
     let form = match (args.form, args.json) {
         (Some(Form::Canonical), true) => return canonical_json(layer),
         (None | Some(Form::Json), true) => Form::Json,

@@ -6,7 +6,7 @@ use normact_syntax::{print as print_text, render};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{LayerArgs, Outcome, color_on_stderr, note, print, print_json};
+use super::{LayerArgs, Outcome, color_on_stderr, note, print, print_json, rule_counts};
 use crate::Failure;
 
 const EXAMPLES: &str = "\
@@ -67,8 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let simplified = Layer { name: loaded.layer.name, dag };
     if args.verbose {
         note(&format!("cost {before:.2} before, {after:.2} after ({})", status.name()));
-        let width = fired.iter().map(|(_, count)| count.to_string().len()).max().unwrap_or(0);
-        fired.iter().for_each(|(rule, count)| note(&format!("  {count:>width$}  {rule}")));
+        note(&rule_counts(fired.iter().map(|(rule, count)| (rule.as_str(), *count as u64))));
     }
     if !args.json {
         print(&print_text(&simplified))?;
