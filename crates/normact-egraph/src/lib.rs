@@ -3,7 +3,8 @@
 //! A layer's identity is decided by rewriting it to a normal form (module `normal`) with the rules of
 //! [`Rule`], one algebraic line each, on terms whose chains are flat and sorted (module `term`).
 //! [`key`] is a hash of that form; [`Fingerprint`] tests the same function numerically and
-//! independently; [`separate`] searches an input on which two layers differ.
+//! independently; [`equiv`] proves two layers equal, a proof that [`check`] replays, or lets [`separate`]
+//! search an input on which they differ; [`simplify`] finds the cheapest equal form by equality saturation.
 //!
 //! The crate reads and writes graphs of `normact-ir`; it knows no text and no tensor library.
 
