@@ -78,7 +78,7 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 
-    /// Print long formulas whole, and the budget
+    /// Print long formulas whole, the rules used with their counts, and the budget
     #[arg(long, conflicts_with = "json")]
     verbose: bool,
 }
