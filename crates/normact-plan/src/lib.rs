@@ -1,0 +1,13 @@
+//! The gradient of normact layers, and how a layer with its gradient runs in passes over memory.
+//!
+//! * [`graph`] is the joint graph of values and adjoints, simplified as it is built;
+//! * [`joint`] makes it from a layer, by reverse accumulation over the table's derivatives.
+//!
+//! The crate knows no text and no tensor library.
+
+mod adjoint;
+pub mod graph;
+mod schedule;
+
+pub use adjoint::{Joint, joint};
+pub use schedule::{KEPT_SHARE, Kind, Pass, Plan, Reduction, Schedule, Sizes};
