@@ -11,6 +11,7 @@ use std::ops::{Add, Div, Mul, Neg, Sub};
 use normact_ir::{Axes, Buffers, Dag, Extent, Mode, Op, Prim, Quantity};
 
 use crate::graph::{Expr, Graph, Statistic, ValueId, is_constant_within, one_by_one};
+use crate::schedule::Sizes;
 
 /// A layer with its gradients.
 #[derive(Debug, Clone)]
@@ -27,10 +28,11 @@ pub struct Joint {
     pub param_gradients: Vec<Option<ValueId>>,
 }
 
-/// Builds the joint graph of a layer in training or evaluation mode.
-pub fn joint(dag: &Dag, mode: Mode) -> Joint {
+/// Builds the joint graph of a layer in training or evaluation mode. With known sizes, a statistic of
+/// a single element is that element (or 0, for a variance), exactly.
+pub fn joint(dag: &Dag, mode: Mode, sizes: Option<Sizes>) -> Joint {
     let mut graph = Graph::default();
-    let (values, averages) = forward(dag, mode, &mut graph);
+    let (values, averages) = forward(dag, mode, sizes, &mut graph);
     let output = values[dag.output().index()].expect("the output is live");
     let shared = RefCell::new(graph);
     let adjoints = Reverse { graph: &shared }.run(output);
@@ -53,7 +55,12 @@ pub fn joint(dag: &Dag, mode: Mode) -> Joint {
 }
 
 /// The value of every live node, and the averages that update the buffers.
-fn forward(dag: &Dag, mode: Mode, graph: &mut Graph) -> (Vec<Option<ValueId>>, Vec<Option<ValueId>>) {
+fn forward(
+    dag: &Dag,
+    mode: Mode,
+    sizes: Option<Sizes>,
+    graph: &mut Graph,
+) -> (Vec<Option<ValueId>>, Vec<Option<ValueId>>) {
     let buffers = Buffers::of(dag);
     let live = dag.live();
     let mut values: Vec<Option<ValueId>> = vec![None; dag.len()];
@@ -76,7 +83,7 @@ fn forward(dag: &Dag, mode: Mode, graph: &mut Graph) -> (Vec<Option<ValueId>>, V
                     }
                     (buffer, _) => {
                         let to = graph.axes(operand(0)).reduce(op.over());
-                        let average = average(graph, op.moment().quantity(), operand(0), to);
+                        let average = average(graph, op.moment().quantity(), operand(0), to, sizes);
                         if let Some(buffer) = buffer {
                             averages[buffer].get_or_insert(average);
                         }
@@ -98,8 +105,10 @@ fn extent_axes(extent: Extent) -> Axes {
     }
 }
 
-fn average(graph: &mut Graph, quantity: Quantity, operand: ValueId, to: Axes) -> ValueId {
-    if is_constant_within(graph.axes(operand), to) {
+fn average(graph: &mut Graph, quantity: Quantity, operand: ValueId, to: Axes, sizes: Option<Sizes>) -> ValueId {
+    let elements = one_by_one(graph.axes(operand));
+    let is_single = sizes.is_some_and(|sizes| sizes.count(elements, to) == 1.0);
+    if is_single || is_constant_within(graph.axes(operand), to) {
         return match quantity {
             Quantity::Mean => operand,
             Quantity::MeanSquare => graph.binary(Prim::Mul, operand, operand),

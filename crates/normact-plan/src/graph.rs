@@ -446,7 +446,24 @@ impl Graph {
                 return sum;
             }
         }
+        if let Some(sum) = self.scaled_sum(first, second).or_else(|| self.scaled_sum(second, first)) {
+            return sum;
+        }
         self.plain(Prim::Add, a, b)
+    }
+
+    /// `p * f + q * f`, where only `p` is full-size, as `(p + q) * f`: what cancels does so before it
+    /// is scaled and rounded.
+    fn scaled_sum(&mut self, full: Parts, small: Parts) -> Option<ValueId> {
+        let (Some(core), Some(factor), None, Some(product)) = (full.core, full.small, small.core, small.small) else {
+            return None;
+        };
+        let Expr::Prim(Prim::Mul, Operands::Two(a, b)) = self.expr(product) else { return None };
+        let rest = if a == factor { b } else { (b == factor).then_some(a)? };
+        let number = self.constant(small.number / full.number)?;
+        let rest = self.product(rest, number);
+        let sum = self.plain(Prim::Add, core, rest);
+        self.assemble(Parts { core: Some(sum), ..full })
     }
 
     fn intern(&mut self, expr: Expr, axes: Axes) -> ValueId {

@@ -2,12 +2,16 @@
 //!
 //! * [`graph`] is the joint graph of values and adjoints, simplified as it is built;
 //! * [`joint`] makes it from a layer, by reverse accumulation over the table's derivatives.
+//! * [`Plan`] cuts the input into blocks and the work into passes, for every back-end to execute;
+//! * [`gradient_text`] and [`plan_text`] print them.
 //!
 //! The crate knows no text and no tensor library.
 
 mod adjoint;
 pub mod graph;
+mod print;
 mod schedule;
 
 pub use adjoint::{Joint, joint};
+pub use print::{gradient_text, plan_text};
 pub use schedule::{KEPT_SHARE, Kind, Pass, Plan, Reduction, Schedule, Sizes};

@@ -159,7 +159,7 @@ impl Kind {
 impl Plan {
     /// Plans a layer for a mode and the sizes of its input.
     pub fn new(dag: &Dag, mode: Mode, sizes: Sizes) -> Self {
-        let joint = joint(dag, mode);
+        let joint = joint(dag, mode, Some(sizes));
         let averages: Vec<ValueId> = joint.averages.iter().copied().flatten().collect();
         let gradients: Vec<ValueId> =
             joint.input_gradient.iter().chain(joint.param_gradients.iter().flatten()).copied().collect();
@@ -284,7 +284,16 @@ fn schedule(
     // Sums that end in a result, and that no full-size value waits for, run across blocks.
     let full_operands = reductions.iter().map(|&id| operand_of(id)).filter(|&id| is_every_element(graph.axes(id)));
     let waited_for: Vec<ValueId> = write.iter().chain(exports).copied().chain(full_operands).collect();
-    let within = graph.cone(&waited_for, is_given);
+    let mut within = graph.cone(&waited_for, is_given);
+    // A sum beside a mean that is waited for costs nothing more.
+    for &id in &reductions {
+        if let Expr::Reduce { statistic: Statistic::Mean, operand, to } = graph.expr(id)
+            && within[id.index()]
+        {
+            let is_sum = |&sum: &ValueId| graph.expr(sum) == Expr::Reduce { statistic: Statistic::Sum, operand, to };
+            reductions.iter().copied().filter(is_sum).for_each(|sum| within[sum.index()] = true);
+        }
+    }
     let mut depends_across = vec![false; graph.len()];
     let mut across = vec![];
     for id in graph.ids().filter(|id| needed[id.index()]) {

@@ -3,7 +3,7 @@
 use normact_ir::random::Space;
 use normact_ir::{Axes, Buffers, Channels, Dag, Inputs, Mode, Prim, Shape, evaluate};
 use normact_plan::graph::{Expr, Graph, Operands, Statistic, ValueId};
-use normact_plan::{Joint, joint};
+use normact_plan::{Joint, Sizes, joint};
 use normact_syntax::{Overrides, Source, compile};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -15,7 +15,7 @@ fn built_in_layers_have_the_gradients_of_the_evaluator() {
     for file in std::fs::read_dir(folder).expect("the built-in layers are in grammar/layers") {
         let path = file.expect("a folder can be listed").path();
         let text = std::fs::read_to_string(&path).expect("a layer is a text file");
-        let analysis = compile(&Source::new(&path.display().to_string(), &text), &Overrides::default());
+        let analysis = compile(&Source::new(path.display().to_string(), &text), &Overrides::default());
         for layer in &analysis.layers {
             for (seed, dims) in [[3, 8, 4, 5], [2, 6, 3, 1], [1, 4, 1, 1]].iter().enumerate() {
                 for mode in [Mode::Training, Mode::Evaluation] {
@@ -80,7 +80,9 @@ impl Case {
     fn compare(&self, dag: &Dag, mode: Mode) -> f64 {
         let expected = self.expected(dag, mode);
         let near: Vec<_> = (1..4).map(|seed| self.jittered(seed).expected(dag, mode)).collect();
-        let joint = joint(dag, mode);
+        let shape = &self.inputs.shape;
+        let sizes = Sizes { samples: shape.samples(), channels: shape.channels(), positions: shape.positions() };
+        let joint = joint(dag, mode, Some(sizes));
         let found = Reference::new(&joint.graph, self).results(&joint, dag);
         let (mut total, mut steady) = (0, 0);
         for (list, (expected, found)) in expected.iter().zip(&found).enumerate() {

@@ -1,0 +1,121 @@
+//! A layer compiled for one mode, one shape and one direction of memory.
+
+use normact_ir::{Axes, Buffers, Dag, Extent, Mode};
+use normact_plan::{Plan, Sizes};
+
+use crate::output::{Shared, View, ViewMut};
+use crate::program::{Lane, Program};
+use crate::run::{Reads, run};
+use crate::slots::{Layout, Region, Slots};
+
+/// A layer compiled for one mode, one shape and one direction of memory.
+#[derive(Debug)]
+pub struct Compiled {
+    sizes: Sizes,
+    plan: Plan,
+    forward: Program,
+    backward: Program,
+}
+
+/// What a forward pass gives beside the output.
+#[derive(Debug, Clone)]
+pub struct Forward {
+    /// What the backward pass needs.
+    pub kept: Vec<f64>,
+    /// For each buffer of [`Buffers::list`], the batch average that updates it: one value for each
+    /// channel, or one; `None` in evaluation.
+    pub averages: Vec<Option<Vec<f64>>>,
+}
+
+/// What a backward pass gives beside the gradient of the input.
+#[derive(Debug, Clone)]
+pub struct Backward {
+    /// The gradient of each parameter; `None` where the output does not depend on it.
+    pub params: Vec<Option<Vec<f64>>>,
+}
+
+impl Compiled {
+    /// Plans and compiles a layer. The layer must fit the sizes.
+    pub fn new(dag: &Dag, mode: Mode, sizes: Sizes, lane: Lane) -> Self {
+        let plan = Plan::new(dag, mode, sizes);
+        let axes = |extent: Extent| match extent {
+            Extent::PerChannel => Axes::CHANNEL,
+            Extent::Scalar => Axes::NONE,
+        };
+        let params: Vec<Axes> = dag.params().iter().map(|param| axes(param.extent)).collect();
+        let running: Vec<Axes> = Buffers::of(dag).list().iter().map(|buffer| axes(buffer.extent)).collect();
+        let extents = (&params[..], &running[..]);
+        let (joint, kept) = (&plan.joint, &plan.kept);
+        let averages: Vec<_> = joint.averages.iter().copied().zip(running.iter().copied()).collect();
+        let gradients: Vec<_> = joint.param_gradients.iter().copied().zip(params.iter().copied()).collect();
+        let forward = Program::new(&plan, &plan.forward, kept, &averages, extents, lane, sizes);
+        let backward = Program::new(&plan, &plan.backward, &[], &gradients, extents, lane, sizes);
+        Self { sizes, forward, backward, plan }
+    }
+
+    /// The plan it runs.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Computes the layer of `x` into `y`. `params` are the values of each parameter, `running` those
+    /// of each buffer (used in evaluation only).
+    pub fn forward(&self, x: View<'_>, params: &[&[f32]], running: &[&[f32]], y: ViewMut<'_>) -> Forward {
+        let reads = self.reads(&self.forward, x, x, params, running, &[]);
+        let outcome = run(&self.forward, &reads, Some(Shared::new(y, self.dims())));
+        Forward { kept: outcome.kept, averages: outcome.finals }
+    }
+
+    /// Computes the gradients for the upstream gradient `dy`, and that of the input into `dx`.
+    pub fn backward(
+        &self,
+        x: View<'_>,
+        params: &[&[f32]],
+        running: &[&[f32]],
+        kept: &[f64],
+        dy: View<'_>,
+        dx: ViewMut<'_>,
+    ) -> Backward {
+        let reads = self.reads(&self.backward, x, dy, params, running, kept);
+        let writes = self.plan.joint.input_gradient.is_some();
+        if !writes {
+            dx.data.fill(0.0);
+            return Backward { params: run(&self.backward, &reads, None).finals };
+        }
+        let outcome = run(&self.backward, &reads, Some(Shared::new(dx, self.dims())));
+        Backward { params: outcome.finals }
+    }
+
+    fn dims(&self) -> [usize; 3] {
+        [self.sizes.samples, self.sizes.channels, self.sizes.positions]
+    }
+
+    fn reads<'a>(
+        &self,
+        program: &Program,
+        x: View<'a>,
+        dy: View<'a>,
+        params: &[&[f32]],
+        running: &[&[f32]],
+        kept: &[f64],
+    ) -> Reads<'a> {
+        let layout = |axes: Axes| Layout::new(axes, self.sizes, Region::whole(self.sizes));
+        let slots = |(&axes, values): (&Axes, &&[f32])| {
+            let layout = layout(axes);
+            assert_eq!(layout.len(), values.len(), "a parameter or buffer has one value per slot");
+            Slots { layout, values: values.iter().copied().map(f64::from).collect() }
+        };
+        let mut kept = kept.iter().copied();
+        let given = program.given.iter().map(|&axes| {
+            let layout = layout(axes);
+            Slots { layout, values: kept.by_ref().take(layout.len()).collect() }
+        });
+        Reads {
+            x,
+            dy,
+            given: given.collect(),
+            params: program.params.iter().zip(params).map(slots).collect(),
+            running: program.running.iter().zip(running).map(slots).collect(),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Runs normact plans on slices of `f32`: a hand-fused layer for any formula, on the CPU.
+//!
+//! [`Compiled`] is a layer planned for one mode, one shape and one direction of memory. Its forward
+//! pass reads the input once or a few times and writes the output once; its backward pass needs the
+//! input, the upstream gradient and the few numbers the forward pass kept.
+//!
+//! * `program` turns a schedule into steps on chunks of some hundred elements and arithmetic on
+//!   scalars;
+//! * `run` walks over blocks that fit the cache, on all cores;
+//! * `vector` are the loops of the steps, `math` the elementary functions in them;
+//! * `slots` are parameters and statistics, `output` the result that several threads write.
+//!
+//! Statistics are accumulated in f64, over chunks that are reduced in f32: variances from the
+//! chunk's own mean, merged by Chan, Golub and LeVeque's update. Per-channel arithmetic is f64.
+
+mod compiled;
+mod math;
+mod output;
+mod program;
+mod run;
+mod slots;
+mod vector;
+
+pub use compiled::{Backward, Compiled, Forward};
+pub use output::{View, ViewMut};
+pub use program::Lane;

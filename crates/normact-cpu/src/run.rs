@@ -1,0 +1,572 @@
+//! Runs a program over all blocks of an input.
+//!
+//! Blocks are merged until they fill a part of the second-level cache, and handed to the cores in
+//! contiguous teams. How an input is cut depends on its sizes alone, so that the result does not
+//! depend on the number of cores. Where there are too few blocks to share out (a batch of one under
+//! layer normalization), each pass is shared out instead.
+
+use normact_ir::{Axes, Channels};
+use normact_plan::Sizes;
+use normact_plan::graph::Statistic;
+use rayon::prelude::*;
+
+use crate::output::{Shared, View};
+use crate::program::{
+    Accumulate, Array, Lane, Operand as Operands, PassProgram, Program, ScalarStep, Scalars, Small, SmallValue, Target,
+    Tier,
+};
+use crate::slots::{Accumulator, Kind, Layout, Region, Slots};
+use crate::vector::{Chunk, Operand, Source, Step, WIDTH, Wide, dot, moments, sum, sum_of_squares, wide_step};
+
+/// Elements of a block for which it stays in the second-level cache together with `dy` and the result.
+const BLOCK: usize = 1 << 15;
+
+/// The most teams: more than any machine has cores, few enough that their sums are cheap to merge.
+const TEAMS: usize = 64;
+
+/// Below so many elements the work is done on the calling thread.
+const SERIAL: usize = 1 << 14;
+
+/// With fewer blocks than this, passes are shared out.
+const FEW_BLOCKS: usize = 8;
+
+/// How many pieces a pass is shared out in.
+const PIECES: usize = 16;
+
+/// Everything a run reads.
+pub(crate) struct Reads<'a> {
+    pub(crate) x: View<'a>,
+    pub(crate) dy: View<'a>,
+    pub(crate) params: Vec<Slots>,
+    pub(crate) running: Vec<Slots>,
+    pub(crate) given: Vec<Slots>,
+}
+
+impl Reads<'_> {
+    fn slots<'a>(&'a self, results: &'a [Slots], array: Array) -> &'a Slots {
+        match array {
+            Array::Param(number) => &self.params[number],
+            Array::Running(number) => &self.running[number],
+            Array::Given(number) => &self.given[number],
+            Array::Result(number) => &results[number],
+        }
+    }
+}
+
+/// What a run gives beside the full-size result.
+pub(crate) struct Outcome {
+    /// The kept reductions, one after the other.
+    pub(crate) kept: Vec<f64>,
+    /// For each small value asked for, its slots along channels.
+    pub(crate) finals: Vec<Option<Vec<f64>>>,
+}
+
+/// Runs a program; `out` takes the full-size result, if there is one.
+pub(crate) fn run(program: &Program, reads: &Reads<'_>, out: Option<Shared<'_>>) -> Outcome {
+    let sizes = program.sizes;
+    let whole = Region::whole(sizes);
+    let blocks = blocks(program);
+    let is_large = sizes.elements() >= SERIAL;
+    let share_passes = blocks.len() < FEW_BLOCKS && sizes.elements() >= 4 * SERIAL;
+    let across = || -> Vec<Accumulator> {
+        let layout = |axes: Axes| Layout::new(program.lane.accumulated(axes), sizes, whole);
+        program.across.iter().map(|&(axes, _)| Accumulator::new(layout(axes), Kind::Sum)).collect()
+    };
+    let teams = blocks.len().min(TEAMS).min(sizes.elements().div_ceil(SERIAL / 2));
+    let run_team = |team: usize| {
+        let mine = &blocks[blocks.len() * team / teams..blocks.len() * (team + 1) / teams];
+        let mut worker =
+            Worker { program, reads, out, across: across(), exports: vec![], workspace: Workspace::default() };
+        mine.iter().for_each(|&block| worker.block(block, share_passes));
+        (worker.exports, worker.across)
+    };
+    let parts: Vec<_> = if is_large && !share_passes && teams > 1 {
+        (0..teams).into_par_iter().map(run_team).collect()
+    } else {
+        (0..teams).map(run_team).collect()
+    };
+
+    let mut sums = across();
+    let empty = Layout::new(Axes::NONE, sizes, whole);
+    let mut results: Vec<Slots> = program.results.iter().map(|_| Slots::zeros(empty)).collect();
+    for &number in &program.exported {
+        results[number] = Slots::zeros(Layout::new(program.results[number], sizes, whole));
+    }
+    for (exports, across) in parts {
+        sums.iter_mut().zip(&across).for_each(|(sum, part)| sum.merge(part));
+        exports.iter().for_each(|(number, part)| results[*number].place(part));
+    }
+    for (&(axes, number), sum) in program.across.iter().zip(&sums) {
+        let to = Layout::new(axes, sizes, whole);
+        results[number] = sum.finish(&[Statistic::Sum], to, 1.0).remove(0);
+    }
+    for small in &program.after {
+        results[small.result] = small_reduction(small, reads, &results, sizes, whole);
+    }
+    let kept = program.kept.iter().flat_map(|&number| results[number].values.iter().copied()).collect();
+    let finals = program.finals.iter().map(|last| {
+        last.as_ref().map(|(value, axes)| {
+            let channels = sizes.slots(*axes)[1];
+            let unit = sizes.channels / channels;
+            (0..channels).map(|channel| value.at(reads, &results, [0, channel * unit, 0])).collect()
+        })
+    });
+    Outcome { kept, finals: finals.collect() }
+}
+
+/// Cuts the input into blocks, merged until they have about [`BLOCK`] elements.
+fn blocks(program: &Program) -> Vec<Region> {
+    let (sizes, cut) = (program.sizes, program.cut);
+    let whole = [sizes.samples, sizes.channels, sizes.positions];
+    let mut unit = whole;
+    if cut.samples {
+        unit[0] = 1;
+    }
+    if program.lane == Lane::Positions {
+        unit[1] = match cut.channels {
+            Channels::One => sizes.channels,
+            Channels::Groups(_) | Channels::All => sizes.channels / sizes.slots(cut)[1],
+        };
+    }
+    if cut.positions {
+        unit[2] = match program.lane {
+            Lane::Positions => WIDTH.min(sizes.positions),
+            Lane::Channels => 1,
+        };
+    }
+    let mut block = unit;
+    // Neighbours in memory first: positions, then channels, then samples.
+    for axis in [2, 1, 0] {
+        let elements: usize = block.iter().product();
+        let times = (BLOCK / elements).clamp(1, whole[axis].div_ceil(unit[axis]));
+        block[axis] = (unit[axis] * times).min(whole[axis]);
+    }
+    let ranges = |axis: usize| {
+        (0..whole[axis]).step_by(block[axis]).map(move |start| (start, (start + block[axis]).min(whole[axis])))
+    };
+    let mut blocks = vec![];
+    for (n0, n1) in ranges(0) {
+        for (c0, c1) in ranges(1) {
+            for (s0, s1) in ranges(2) {
+                blocks.push(Region { start: [n0, c0, s0], end: [n1, c1, s1] });
+            }
+        }
+    }
+    blocks
+}
+
+/// Cuts a region into pieces for a pass that is shared out.
+fn pieces(region: Region, lane: Lane) -> Vec<Region> {
+    let (lane_axis, row_axis) = lane.axes();
+    let axis = [0, row_axis, lane_axis].into_iter().find(|&axis| region.len(axis) >= PIECES).unwrap_or(lane_axis);
+    let unit = if axis == lane_axis { WIDTH } else { 1 };
+    let step = region.len(axis).div_ceil(PIECES).next_multiple_of(unit);
+    (region.start[axis]..region.end[axis])
+        .step_by(step)
+        .map(|start| {
+            let mut piece = region;
+            piece.start[axis] = start;
+            piece.end[axis] = (start + step).min(region.end[axis]);
+            piece
+        })
+        .collect()
+}
+
+/// One team's share of the blocks.
+struct Worker<'a> {
+    program: &'a Program,
+    reads: &'a Reads<'a>,
+    out: Option<Shared<'a>>,
+    across: Vec<Accumulator>,
+    exports: Vec<(usize, Slots)>,
+    workspace: Workspace,
+}
+
+impl Worker<'_> {
+    fn block(&mut self, block: Region, share_passes: bool) {
+        let program = self.program;
+        let sizes = program.sizes;
+        let empty = Layout::new(Axes::NONE, sizes, block);
+        let mut results: Vec<Slots> = program.results.iter().map(|_| Slots { layout: empty, values: vec![] }).collect();
+        for small in &program.before {
+            results[small.result] = small_reduction(small, self.reads, &results, sizes, block);
+        }
+        for (pass, reductions) in program.passes.iter().zip(&program.block) {
+            let accumulators = || -> Vec<Accumulator> {
+                let layout = |to: Axes| Layout::new(program.lane.accumulated(to), sizes, block);
+                reductions.iter().map(|reduction| Accumulator::new(layout(reduction.to), reduction.kind)).collect()
+            };
+            let mut sums = accumulators();
+            let job = Job { program, pass, reads: self.reads, results: &results, out: self.out };
+            if share_passes {
+                let none: Vec<Accumulator> =
+                    self.across.iter().map(|sum| Accumulator::new(sum.layout, sum.kind)).collect();
+                let parts: Vec<_> = pieces(block, program.lane)
+                    .into_par_iter()
+                    .map(|piece| {
+                        let (mut sums, mut across) = (accumulators(), none.clone());
+                        job.run(piece, &mut sums, &mut across, &mut Workspace::default());
+                        (sums, across)
+                    })
+                    .collect();
+                for (part, across) in &parts {
+                    sums.iter_mut().zip(part).for_each(|(sum, part)| sum.merge(part));
+                    self.across.iter_mut().zip(across).for_each(|(sum, part)| sum.merge(part));
+                }
+            } else {
+                job.run(block, &mut sums, &mut self.across, &mut self.workspace);
+            }
+            for (reduction, sum) in reductions.iter().zip(&sums) {
+                let to = Layout::new(reduction.to, sizes, block);
+                let finished = sum.finish(&reduction.statistics, to, reduction.count);
+                reduction.results.iter().zip(finished).for_each(|(&number, slots)| results[number] = slots);
+            }
+            for small in &pass.small {
+                if small.is_across {
+                    accumulate_small(small, self.reads, &results, block, &mut self.across[small.result]);
+                } else {
+                    results[small.result] = small_reduction(small, self.reads, &results, sizes, block);
+                }
+            }
+        }
+        for &number in &program.exported {
+            self.exports
+                .push((number, std::mem::replace(&mut results[number], Slots { layout: empty, values: vec![] })));
+        }
+    }
+}
+
+fn small_reduction(small: &Small, reads: &Reads<'_>, results: &[Slots], sizes: Sizes, region: Region) -> Slots {
+    let to = Layout::new(small.to, sizes, region);
+    let mut sums = Accumulator::new(to, Kind::of(small.statistic));
+    accumulate_small(small, reads, results, region, &mut sums);
+    let counted = match small.axes.channels {
+        Channels::One => small.axes,
+        Channels::Groups(_) | Channels::All => Axes { channels: Channels::All, ..small.axes },
+    };
+    sums.finish(&[small.statistic], to, sizes.count(counted, small.to)).remove(0)
+}
+
+/// Adds the elements of the operand that belong to a region. Along an axis that the operand does not
+/// vary along there is one element, and it belongs to the region at the start of that axis, or to
+/// every region if its sum stays within the region.
+fn accumulate_small(small: &Small, reads: &Reads<'_>, results: &[Slots], region: Region, sums: &mut Accumulator) {
+    let varies = [small.axes.samples, small.axes.channels != Channels::One, small.axes.positions];
+    if small.is_across && (0..3).any(|axis| !varies[axis] && region.start[axis] != 0) {
+        return;
+    }
+    let range = |axis: usize| {
+        let start = region.start[axis];
+        if varies[axis] { start..region.end[axis] } else { start..start + 1 }
+    };
+    for sample in range(0) {
+        for channel in range(1) {
+            for position in range(2) {
+                let index = [sample, channel, position];
+                let value = small.operand.at(reads, results, index);
+                let slot = sums.layout.index(index);
+                match sums.kind {
+                    Kind::Sum => sums.first[slot] += value,
+                    Kind::SumOfSquares => sums.first[slot] += value * value,
+                    Kind::Moments => sums.add_moments(slot, 1.0, value, 0.0),
+                }
+            }
+        }
+    }
+}
+
+impl SmallValue {
+    fn at(&self, reads: &Reads<'_>, results: &[Slots], index: [usize; 3]) -> f64 {
+        let mut values = Vec::with_capacity(self.scalars.steps.len());
+        for number in 0..self.scalars.steps.len() {
+            let value = self.scalars.step(number, &values, reads, results, index);
+            values.push(value);
+        }
+        values[self.root]
+    }
+}
+
+impl Scalars {
+    #[inline(always)]
+    fn step(&self, number: usize, values: &[f64], reads: &Reads<'_>, results: &[Slots], index: [usize; 3]) -> f64 {
+        match self.steps[number] {
+            ScalarStep::Constant(value) => value,
+            ScalarStep::Load(array) => reads.slots(results, array).at(index),
+            ScalarStep::Unary(prim, a) => prim.value(values[a], 0.0),
+            ScalarStep::Binary(prim, a, b) => prim.value(values[a], values[b]),
+        }
+    }
+}
+
+/// Buffers that are used again for every chunk.
+#[derive(Default)]
+struct Workspace {
+    registers: Vec<Vec<f32>>,
+    /// The registers that rows share, before they are rounded.
+    wide: Vec<Vec<f64>>,
+    scalars: Vec<f64>,
+    x: Vec<f32>,
+    dy: Vec<f32>,
+    out: Vec<f32>,
+}
+
+/// One pass over one region.
+struct Job<'a> {
+    program: &'a Program,
+    pass: &'a PassProgram,
+    reads: &'a Reads<'a>,
+    results: &'a [Slots],
+    out: Option<Shared<'a>>,
+}
+
+impl Job<'_> {
+    /// Runs the pass with the widest vector instructions of this processor.
+    fn run(&self, region: Region, sums: &mut [Accumulator], across: &mut [Accumulator], workspace: &mut Workspace) {
+        workspace.registers.resize_with(workspace.registers.len().max(self.pass.registers), || vec![0.0; WIDTH]);
+        workspace.wide.resize_with(workspace.registers.len(), Vec::new);
+        workspace.scalars.resize(self.pass.scalars.steps.len(), 0.0);
+        for scratch in [&mut workspace.x, &mut workspace.dy, &mut workspace.out] {
+            scratch.resize(WIDTH, 0.0);
+        }
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")]
+            fn avx512(
+                job: &Job<'_>,
+                region: Region,
+                sums: &mut [Accumulator],
+                across: &mut [Accumulator],
+                w: &mut Workspace,
+            ) {
+                job.walk::<true>(region, sums, across, w);
+            }
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2(
+                job: &Job<'_>,
+                region: Region,
+                sums: &mut [Accumulator],
+                across: &mut [Accumulator],
+                w: &mut Workspace,
+            ) {
+                job.walk::<true>(region, sums, across, w);
+            }
+            let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            let has_avx512 = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512bw");
+            if has_avx2 && has_avx512 {
+                // SAFETY: the processor has the instructions.
+                #[allow(unsafe_code)]
+                return unsafe { avx512(self, region, sums, across, workspace) };
+            }
+            if has_avx2 {
+                // SAFETY: the processor has the instructions.
+                #[allow(unsafe_code)]
+                return unsafe { avx2(self, region, sums, across, workspace) };
+            }
+        }
+        // Every 64-bit ARM processor has fused multiply-add.
+        self.walk::<{ cfg!(target_arch = "aarch64") }>(region, sums, across, workspace);
+    }
+
+    #[inline(always)]
+    fn walk<const FMA: bool>(
+        &self,
+        region: Region,
+        sums: &mut [Accumulator],
+        across: &mut [Accumulator],
+        workspace: &mut Workspace,
+    ) {
+        let (lane_axis, row_axis) = self.program.lane.axes();
+        let hoisted = [Tier::Lanes, Tier::Sample].iter().any(|&tier| !self.pass.steps[tier as usize].is_empty());
+        // With vectors that rows share, rows are visited for each run of lanes; else in memory order.
+        let stride = if hoisted { WIDTH } else { region.len(lane_axis) };
+        let mut at = region.start;
+        for lane in (region.start[lane_axis]..region.end[lane_axis]).step_by(stride) {
+            let end = (lane + stride).min(region.end[lane_axis]);
+            at[lane_axis] = lane;
+            at[0] = region.start[0];
+            at[row_axis] = region.start[row_axis];
+            self.prepare(Tier::Lanes, at, end - lane, workspace);
+            for sample in region.start[0]..region.end[0] {
+                at[0] = sample;
+                at[row_axis] = region.start[row_axis];
+                self.prepare(Tier::Sample, at, end - lane, workspace);
+                for row in region.start[row_axis]..region.end[row_axis] {
+                    at[row_axis] = row;
+                    self.scalars(Tier::Row, at, workspace);
+                    for start in (lane..end).step_by(WIDTH) {
+                        at[lane_axis] = start;
+                        self.chunk::<FMA>(at, WIDTH.min(end - start), sums, across, workspace);
+                    }
+                    at[lane_axis] = lane;
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn scalars(&self, tier: Tier, at: [usize; 3], workspace: &mut Workspace) {
+        for &number in &self.pass.scalar_tiers[tier as usize] {
+            workspace.scalars[number] =
+                self.pass.scalars.step(number, &workspace.scalars, self.reads, self.results, at);
+        }
+    }
+
+    /// Computes what the rows of a tier share: in f64, since it is small and much may depend on it.
+    #[inline(always)]
+    fn prepare(&self, tier: Tier, at: [usize; 3], len: usize, workspace: &mut Workspace) {
+        self.scalars(tier, at, workspace);
+        let len = len.min(WIDTH);
+        for &(step, register) in &self.pass.steps[tier as usize] {
+            let mut wide = std::mem::take(&mut workspace.wide[register]);
+            wide.resize(WIDTH, 0.0);
+            let operand = |source: Source| match source {
+                Source::Register(register) => Wide::Vector(&workspace.wide[register][..len]),
+                Source::Scalar(scalar) => Wide::Scalar(workspace.scalars[scalar]),
+                Source::Input | Source::Upstream => unreachable!("rows do not share elements of tensors"),
+            };
+            match step {
+                Step::Load(load) => self.load(load, at, &mut wide[..len]),
+                Step::Unary(prim, a) => wide_step(prim, operand(a), Wide::Scalar(0.0), &mut wide[..len]),
+                Step::Binary(prim, a, b) => wide_step(prim, operand(a), operand(b), &mut wide[..len]),
+                Step::Subtract(..) | Step::MultiplyAdd(..) => unreachable!("steps of rows only"),
+            }
+            let narrow = &mut workspace.registers[register];
+            narrow.iter_mut().zip(&wide[..len]).for_each(|(narrow, &wide)| *narrow = wide as f32);
+            workspace.wide[register] = wide;
+        }
+    }
+
+    #[inline(always)]
+    fn load(&self, load: usize, at: [usize; 3], into: &mut [f64]) {
+        let slots = self.reads.slots(self.results, self.pass.loads[load]);
+        let (lane_axis, _) = self.program.lane.axes();
+        let mut index = at;
+        for value in into.iter_mut() {
+            *value = slots.at(index);
+            index[lane_axis] += 1;
+        }
+    }
+
+    #[inline(always)]
+    fn chunk<const FMA: bool>(
+        &self,
+        at: [usize; 3],
+        len: usize,
+        sums: &mut [Accumulator],
+        across: &mut [Accumulator],
+        workspace: &mut Workspace,
+    ) {
+        let (lane_axis, _) = self.program.lane.axes();
+        let (mut x_scratch, mut dy_scratch) = (std::mem::take(&mut workspace.x), std::mem::take(&mut workspace.dy));
+        let mut out_scratch = std::mem::take(&mut workspace.out);
+        let x = if self.pass.reads[0] { read(self.reads.x, lane_axis, at, len, &mut x_scratch) } else { &[] };
+        let dy = if self.pass.reads[1] { read(self.reads.dy, lane_axis, at, len, &mut dy_scratch) } else { &[] };
+        let out = self.out.as_ref().filter(|_| self.pass.write.is_some());
+        let place = |strides: [usize; 3]| (0..3).map(|axis| at[axis] * strides[axis]).sum::<usize>();
+        let is_run = out.is_some_and(|out| out.strides[lane_axis] == 1 || len == 1);
+        let result: &mut [f32] = match out {
+            Some(out) if is_run => out.run(place(out.strides), len),
+            _ => &mut out_scratch[..len],
+        };
+        let steps = &self.pass.steps[Tier::Row as usize];
+        let (last, earlier) = match steps.split_last() {
+            Some((last, earlier)) if self.pass.last_step_writes => (Some(last), earlier),
+            _ => (None, &steps[..]),
+        };
+        for &(step, register) in earlier {
+            let mut into = std::mem::take(&mut workspace.registers[register]);
+            chunk_of(workspace, x, dy, len).step::<FMA>(step, &mut into[..len]);
+            workspace.registers[register] = into;
+        }
+        if let Some(&(step, _)) = last {
+            chunk_of(workspace, x, dy, len).step::<FMA>(step, result);
+        } else if let Some(source) = self.pass.write {
+            match chunk_of(workspace, x, dy, len).operand(source) {
+                Operand::Vector(values) => result.copy_from_slice(values),
+                Operand::Scalar(value) => result.fill(value as f32),
+            }
+        }
+        for accumulate in &self.pass.accumulate {
+            let target = match accumulate.target {
+                Target::Block(number) => &mut sums[number],
+                Target::Across(number) => &mut across[number],
+            };
+            let slot = target.layout.index(at);
+            add(accumulate, &chunk_of(workspace, x, dy, len), target, slot);
+        }
+        if let Some(out) = out.filter(|_| !is_run) {
+            let (start, stride) = (place(out.strides), out.strides[lane_axis]);
+            for (lane, &value) in out_scratch[..len].iter().enumerate() {
+                out.run(start + lane * stride, 1)[0] = value;
+            }
+        }
+        (workspace.x, workspace.dy, workspace.out) = (x_scratch, dy_scratch, out_scratch);
+    }
+}
+
+#[inline(always)]
+fn chunk_of<'a>(workspace: &'a Workspace, x: &'a [f32], dy: &'a [f32], len: usize) -> Chunk<'a> {
+    Chunk { registers: &workspace.registers, scalars: &workspace.scalars, x, dy, len }
+}
+
+/// A chunk of a tensor: in place where it is contiguous, else gathered.
+#[inline(always)]
+fn read<'a>(view: View<'a>, lane_axis: usize, at: [usize; 3], len: usize, scratch: &'a mut [f32]) -> &'a [f32] {
+    let start: usize = (0..3).map(|axis| at[axis] * view.strides[axis]).sum();
+    let stride = view.strides[lane_axis];
+    if stride == 1 || len == 1 {
+        return &view.data[start..start + len];
+    }
+    for (lane, value) in scratch[..len].iter_mut().enumerate() {
+        *value = view.data[start + lane * stride];
+    }
+    &scratch[..len]
+}
+
+/// Adds a chunk to an accumulator, from slot `slot` on.
+#[inline(always)]
+fn add(accumulate: &Accumulate, chunk: &Chunk<'_>, sums: &mut Accumulator, slot: usize) {
+    let vector = |source: Source| match chunk.operand(source) {
+        Operand::Vector(values) => values,
+        Operand::Scalar(_) => unreachable!("what is reduced varies along the lanes"),
+    };
+    let values = match accumulate.operand {
+        Operands::Product(a, b) => {
+            sums.first[slot] += dot(vector(a), vector(b));
+            return;
+        }
+        Operands::Value(source) => vector(source),
+    };
+    if !accumulate.by_lane {
+        match accumulate.kind {
+            Kind::Sum => sums.first[slot] += sum(values),
+            Kind::SumOfSquares => sums.first[slot] += sum_of_squares(values),
+            Kind::Moments => {
+                let (mean, deviations) = moments(values);
+                sums.add_moments(slot, values.len() as f64, mean, deviations);
+            }
+        }
+        return;
+    }
+    let slots = slot..slot + values.len();
+    let first = &mut sums.first[slots.clone()];
+    match accumulate.kind {
+        Kind::Sum => first.iter_mut().zip(values).for_each(|(sum, &x)| *sum += f64::from(x)),
+        Kind::SumOfSquares => first.iter_mut().zip(values).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x)),
+        Kind::Moments => {
+            // Welford's update, one element for each lane; every lane has seen as many.
+            let (count, second) = (&mut sums.count[slots.clone()], &mut sums.second[slots]);
+            let seen = count.first().map_or(1.0, |count| count + 1.0);
+            let share = 1.0 / seen;
+            count.fill(seen);
+            for ((mean, deviations), &x) in first.iter_mut().zip(second).zip(values) {
+                let difference = f64::from(x) - *mean;
+                *mean += difference * share;
+                *deviations += difference * (f64::from(x) - *mean);
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Small arrays: parameters, statistics, and what is accumulated on the way to them.
+
+use normact_ir::{Axes, Channels};
+use normact_plan::Sizes;
+use normact_plan::graph::Statistic;
+
+/// A box of the input: a range along each axis of the view samples x channels x positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Region {
+    pub(crate) start: [usize; 3],
+    pub(crate) end: [usize; 3],
+}
+
+impl Region {
+    pub(crate) fn whole(sizes: Sizes) -> Self {
+        Self { start: [0; 3], end: [sizes.samples, sizes.channels, sizes.positions] }
+    }
+
+    pub(crate) fn len(self, axis: usize) -> usize {
+        self.end[axis] - self.start[axis]
+    }
+}
+
+/// How the slots of a value in a region are numbered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// The slot of the region's first element along each axis.
+    origin: [usize; 3],
+    /// The number of slots along each axis.
+    dims: [usize; 3],
+    /// 1 where the value varies along samples and positions, else 0.
+    varies: [bool; 3],
+    /// Channels per slot.
+    group: usize,
+}
+
+impl Layout {
+    pub(crate) fn new(axes: Axes, sizes: Sizes, region: Region) -> Self {
+        let group = match axes.channels {
+            Channels::One => sizes.channels,
+            Channels::Groups(_) | Channels::All => sizes.channels / sizes.slots(axes)[1],
+        };
+        let varies = [axes.samples, axes.channels != Channels::One, axes.positions];
+        let (mut origin, mut dims) = ([0; 3], [1; 3]);
+        for axis in 0..3 {
+            if varies[axis] {
+                let unit = if axis == 1 { group } else { 1 };
+                origin[axis] = region.start[axis] / unit;
+                dims[axis] = region.end[axis].div_ceil(unit) - origin[axis];
+            }
+        }
+        Self { origin, dims, varies, group }
+    }
+
+    #[inline(always)]
+    pub(crate) fn index(&self, [sample, channel, position]: [usize; 3]) -> usize {
+        let sample = if self.varies[0] { sample - self.origin[0] } else { 0 };
+        let channel = if self.varies[1] { channel / self.group - self.origin[1] } else { 0 };
+        let position = if self.varies[2] { position - self.origin[2] } else { 0 };
+        (sample * self.dims[1] + channel) * self.dims[2] + position
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+}
+
+/// The values of slots.
+#[derive(Debug, Clone)]
+pub(crate) struct Slots {
+    pub(crate) layout: Layout,
+    pub(crate) values: Vec<f64>,
+}
+
+impl Slots {
+    pub(crate) fn zeros(layout: Layout) -> Self {
+        Self { layout, values: vec![0.0; layout.len()] }
+    }
+
+    #[inline(always)]
+    pub(crate) fn at(&self, index: [usize; 3]) -> f64 {
+        self.values[self.layout.index(index)]
+    }
+
+    /// Copies the slots of a part into their places.
+    pub(crate) fn place(&mut self, part: &Slots) {
+        let [samples, channels, positions] = part.layout.dims;
+        for sample in 0..samples {
+            for channel in 0..channels {
+                let from = (sample * channels + channel) * positions;
+                let place = |axis: usize, offset: usize| part.layout.origin[axis] + offset - self.layout.origin[axis];
+                let row = place(0, sample) * self.layout.dims[1] + place(1, channel);
+                let to = row * self.layout.dims[2] + place(2, 0);
+                self.values[to..to + positions].copy_from_slice(&part.values[from..from + positions]);
+            }
+        }
+    }
+}
+
+/// What is accumulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Sum,
+    SumOfSquares,
+    Moments,
+}
+
+impl Kind {
+    pub(crate) fn of(statistic: Statistic) -> Self {
+        match statistic {
+            Statistic::Sum | Statistic::Mean => Kind::Sum,
+            Statistic::MeanSquare => Kind::SumOfSquares,
+            Statistic::Variance => Kind::Moments,
+        }
+    }
+}
+
+/// What is accumulated for each slot, in f64.
+#[derive(Debug, Clone)]
+pub(crate) struct Accumulator {
+    pub(crate) layout: Layout,
+    pub(crate) kind: Kind,
+    /// Elements so far, for moments only.
+    pub(crate) count: Vec<f64>,
+    /// The sum, the sum of squares, or the mean.
+    pub(crate) first: Vec<f64>,
+    /// The sum of squared deviations from the mean, for moments only.
+    pub(crate) second: Vec<f64>,
+}
+
+impl Accumulator {
+    pub(crate) fn new(layout: Layout, kind: Kind) -> Self {
+        let len = layout.len();
+        let moments = if kind == Kind::Moments { len } else { 0 };
+        Self { layout, kind, count: vec![0.0; moments], first: vec![0.0; len], second: vec![0.0; moments] }
+    }
+
+    /// Adds the elements counted by another accumulator of the same layout.
+    pub(crate) fn merge(&mut self, other: &Accumulator) {
+        if self.kind != Kind::Moments {
+            self.first.iter_mut().zip(&other.first).for_each(|(sum, more)| *sum += more);
+            return;
+        }
+        for slot in 0..self.count.len() {
+            self.add_moments(slot, other.count[slot], other.first[slot], other.second[slot]);
+        }
+    }
+
+    /// Adds `count` elements with that mean and sum of squared deviations to a slot: Chan, Golub and
+    /// LeVeque's update, which subtracts means, never squares.
+    #[inline(always)]
+    pub(crate) fn add_moments(&mut self, slot: usize, count: f64, mean: f64, deviations: f64) {
+        if count == 0.0 {
+            return;
+        }
+        let total = self.count[slot] + count;
+        let difference = mean - self.first[slot];
+        let share = count / total;
+        self.first[slot] += difference * share;
+        self.second[slot] += deviations + difference * difference * self.count[slot] * share;
+        self.count[slot] = total;
+    }
+
+    /// The statistics, in slots of the layout `to`, which may be groups where this accumulator has
+    /// single channels. `count` elements make a slot.
+    pub(crate) fn finish(&self, statistics: &[Statistic], to: Layout, count: f64) -> Vec<Slots> {
+        let folded;
+        let source = if self.layout == to {
+            self
+        } else {
+            folded = self.folded(to);
+            &folded
+        };
+        let value = |statistic: Statistic, slot: usize| match (self.kind, statistic) {
+            (Kind::Sum, Statistic::Sum) | (Kind::Moments, Statistic::Mean) => source.first[slot],
+            (Kind::Sum, Statistic::Mean) | (Kind::SumOfSquares, Statistic::MeanSquare) => source.first[slot] / count,
+            (Kind::Moments, Statistic::Variance) => source.second[slot] / count,
+            (kind, statistic) => unreachable!("{kind:?} does not give {statistic:?}"),
+        };
+        let slots = |&statistic: &Statistic| {
+            let values = (0..to.len()).map(|slot| value(statistic, slot)).collect();
+            Slots { layout: to, values }
+        };
+        statistics.iter().map(slots).collect()
+    }
+
+    fn folded(&self, to: Layout) -> Accumulator {
+        let mut folded = Accumulator::new(to, self.kind);
+        let ([samples, channels, positions], groups) = (self.layout.dims, to.dims[1]);
+        let per_group = channels / groups;
+        for row in 0..samples * channels {
+            for position in 0..positions {
+                let from = row * positions + position;
+                let slot = (row / channels * groups + row % channels / per_group) * positions + position;
+                if self.kind == Kind::Moments {
+                    folded.add_moments(slot, self.count[from], self.first[from], self.second[from]);
+                } else {
+                    folded.first[slot] += self.first[from];
+                }
+            }
+        }
+        folded
+    }
+}

@@ -1,0 +1,345 @@
+//! One step of a program over one chunk: a loop over at most [`WIDTH`] elements.
+//!
+//! Each step is a plain loop over slices that lie in the first-level cache, compiled three times for
+//! the instruction sets of [`crate::run`]. A loop per step costs a few loads and stores more than
+//! generated machine code would, and needs no code generator, no `unsafe`, and no time to compile.
+
+use normact_ir::Prim;
+
+use crate::math;
+
+/// Elements per chunk. Large enough to hide the choice of the loop, small enough that the values of
+/// a program fit into the first-level cache.
+pub(crate) const WIDTH: usize = 512;
+
+/// Where a step finds an operand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The value of an earlier step.
+    Register(usize),
+    /// The same number for the whole chunk.
+    Scalar(usize),
+    /// The chunk of `x`.
+    Input,
+    /// The chunk of `dy`.
+    Upstream,
+}
+
+/// What a step computes for each element.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Step {
+    /// A unary primitive.
+    Unary(Prim, Source),
+    /// A binary primitive.
+    Binary(Prim, Source, Source),
+    /// `a - b`
+    Subtract(Source, Source),
+    /// `a * b + c`, with a vector for `a`
+    MultiplyAdd(Source, Source, Source),
+    /// One value for each element from slots that vary along the chunk.
+    Load(usize),
+}
+
+/// An operand of the current chunk.
+#[derive(Clone, Copy)]
+pub(crate) enum Operand<'a> {
+    Vector(&'a [f32]),
+    Scalar(f64),
+}
+
+/// What a chunk computes with.
+pub(crate) struct Chunk<'a> {
+    pub(crate) registers: &'a [Vec<f32>],
+    pub(crate) scalars: &'a [f64],
+    pub(crate) x: &'a [f32],
+    pub(crate) dy: &'a [f32],
+    pub(crate) len: usize,
+}
+
+impl<'a> Chunk<'a> {
+    #[inline(always)]
+    pub(crate) fn operand(&self, source: Source) -> Operand<'a> {
+        match source {
+            Source::Register(register) => Operand::Vector(&self.registers[register][..self.len]),
+            Source::Scalar(scalar) => Operand::Scalar(self.scalars[scalar]),
+            Source::Input => Operand::Vector(&self.x[..self.len]),
+            Source::Upstream => Operand::Vector(&self.dy[..self.len]),
+        }
+    }
+
+    /// Computes a step into `into`. `Load` is not for here: it needs the slots.
+    #[inline(always)]
+    pub(crate) fn step<const FMA: bool>(&self, step: Step, into: &mut [f32]) {
+        match step {
+            Step::Unary(prim, a) => unary::<FMA>(prim, self.operand(a), into),
+            Step::Binary(Prim::Add, a, b) => add(self.operand(a), self.operand(b), into),
+            Step::Binary(Prim::Mul, a, b) => multiply(self.operand(a), self.operand(b), into),
+            Step::Binary(Prim::Div, a, b) => divide(self.operand(a), self.operand(b), into),
+            Step::Binary(Prim::Max, a, b) => map2(self.operand(a), self.operand(b), into, maximum),
+            Step::Binary(prim, ..) => unreachable!("{} is not binary", prim.name()),
+            Step::Subtract(a, Source::Scalar(b)) => add(self.operand(a), Operand::Scalar(-self.scalars[b]), into),
+            Step::Subtract(a, b) => subtract(self.operand(a), self.operand(b), into),
+            Step::MultiplyAdd(a, b, c) => {
+                multiply_add::<FMA>(self.operand(a), self.operand(b), self.operand(c), into);
+            }
+            Step::Load(_) => unreachable!("loads are done where the slots are"),
+        }
+    }
+}
+
+#[inline(always)]
+fn map(a: Operand<'_>, into: &mut [f32], f: impl Fn(f32) -> f32) {
+    match a {
+        Operand::Vector(a) => into.iter_mut().zip(a).for_each(|(into, &a)| *into = f(a)),
+        Operand::Scalar(a) => into.fill(f(a as f32)),
+    }
+}
+
+#[inline(always)]
+fn map2(a: Operand<'_>, b: Operand<'_>, into: &mut [f32], f: impl Fn(f32, f32) -> f32) {
+    match (a, b) {
+        (Operand::Vector(a), Operand::Vector(b)) => {
+            into.iter_mut().zip(a).zip(b).for_each(|((into, &a), &b)| *into = f(a, b));
+        }
+        (Operand::Vector(a), Operand::Scalar(b)) => {
+            let b = b as f32;
+            into.iter_mut().zip(a).for_each(|(into, &a)| *into = f(a, b));
+        }
+        (Operand::Scalar(a), Operand::Vector(b)) => {
+            let a = a as f32;
+            into.iter_mut().zip(b).for_each(|(into, &b)| *into = f(a, b));
+        }
+        (Operand::Scalar(a), Operand::Scalar(b)) => into.fill(f(a as f32, b as f32)),
+    }
+}
+
+/// A scalar in two parts whose sum is closer to it than one f32 is.
+#[inline(always)]
+fn high_low(scalar: f64) -> (f32, f32) {
+    let high = scalar as f32;
+    let low = if high.is_finite() { (scalar - f64::from(high)) as f32 } else { 0.0 };
+    (high, low)
+}
+
+#[inline(always)]
+fn add(a: Operand<'_>, b: Operand<'_>, into: &mut [f32]) {
+    match (a, b) {
+        (Operand::Vector(vector), Operand::Scalar(scalar)) | (Operand::Scalar(scalar), Operand::Vector(vector)) => {
+            // A mean that is large beside the deviations from it would lose their digits if it were
+            // rounded to f32 first.
+            let (high, low) = high_low(scalar);
+            if low == 0.0 {
+                into.iter_mut().zip(vector).for_each(|(into, &x)| *into = x + high);
+            } else {
+                into.iter_mut().zip(vector).for_each(|(into, &x)| *into = (x + high) + low);
+            }
+        }
+        _ => map2(a, b, into, |a, b| a + b),
+    }
+}
+
+#[inline(always)]
+fn subtract(a: Operand<'_>, b: Operand<'_>, into: &mut [f32]) {
+    match (a, b) {
+        (Operand::Scalar(scalar), Operand::Vector(vector)) => {
+            let (high, low) = high_low(scalar);
+            into.iter_mut().zip(vector).for_each(|(into, &x)| *into = (high - x) + low);
+        }
+        _ => map2(a, b, into, |a, b| a - b),
+    }
+}
+
+/// Whether a number keeps its meaning as an f32: neither too large nor too small for it.
+#[inline(always)]
+fn fits(scalar: f64) -> bool {
+    let magnitude = (scalar as f32).abs();
+    (f32::MIN_POSITIVE..=f32::MAX).contains(&magnitude) || scalar == 0.0 || !scalar.is_finite()
+}
+
+#[inline(always)]
+fn multiply(a: Operand<'_>, b: Operand<'_>, into: &mut [f32]) {
+    match (a, b) {
+        (Operand::Vector(vector), Operand::Scalar(scalar)) | (Operand::Scalar(scalar), Operand::Vector(vector))
+            if !fits(scalar) =>
+        {
+            into.iter_mut().zip(vector).for_each(|(into, &x)| *into = (f64::from(x) * scalar) as f32);
+        }
+        _ => map2(a, b, into, |a, b| a * b),
+    }
+}
+
+#[inline(always)]
+fn divide(a: Operand<'_>, b: Operand<'_>, into: &mut [f32]) {
+    match (a, b) {
+        (Operand::Scalar(scalar), Operand::Vector(vector)) if !fits(scalar) => {
+            into.iter_mut().zip(vector).for_each(|(into, &x)| *into = (scalar / f64::from(x)) as f32);
+        }
+        (Operand::Vector(_), Operand::Scalar(scalar)) => multiply(a, Operand::Scalar(1.0 / scalar), into),
+        _ => map2(a, b, into, |a, b| a / b),
+    }
+}
+
+#[inline(always)]
+fn multiply_add<const FMA: bool>(a: Operand<'_>, b: Operand<'_>, c: Operand<'_>, into: &mut [f32]) {
+    let fused = |a: f32, b: f32, c: f32| if FMA { a.mul_add(b, c) } else { a * b + c };
+    match (a, b, c) {
+        (Operand::Vector(a), Operand::Vector(b), Operand::Vector(c)) => {
+            into.iter_mut().zip(a).zip(b).zip(c).for_each(|(((into, &a), &b), &c)| *into = fused(a, b, c));
+        }
+        (Operand::Vector(a), Operand::Vector(b), Operand::Scalar(c)) => {
+            let c = c as f32;
+            into.iter_mut().zip(a).zip(b).for_each(|((into, &a), &b)| *into = fused(a, b, c));
+        }
+        (Operand::Vector(a), Operand::Scalar(b), Operand::Vector(c)) if fits(b) => {
+            let b = b as f32;
+            into.iter_mut().zip(a).zip(c).for_each(|((into, &a), &c)| *into = fused(a, b, c));
+        }
+        (Operand::Vector(a), Operand::Scalar(b), Operand::Scalar(c)) if fits(b) => {
+            let (b, c) = (b as f32, c as f32);
+            into.iter_mut().zip(a).for_each(|(into, &a)| *into = fused(a, b, c));
+        }
+        (Operand::Vector(a), Operand::Scalar(b), c) => {
+            let at = |index: usize| match c {
+                Operand::Vector(c) => f64::from(c[index]),
+                Operand::Scalar(c) => c,
+            };
+            for (index, (into, &a)) in into.iter_mut().zip(a).enumerate() {
+                *into = (f64::from(a) * b + at(index)) as f32;
+            }
+        }
+        (Operand::Scalar(_), ..) => unreachable!("the first factor is a vector"),
+    }
+}
+
+#[inline(always)]
+fn maximum(a: f32, b: f32) -> f32 {
+    let larger = if a > b { a } else { b };
+    if a.is_nan() { a } else { larger }
+}
+
+#[inline(always)]
+fn sign(x: f32) -> f32 {
+    let unit = if x > 0.0 { 1.0 } else { -1.0 };
+    if x == 0.0 || x.is_nan() { x } else { unit }
+}
+
+#[inline(always)]
+fn unary<const FMA: bool>(prim: Prim, a: Operand<'_>, into: &mut [f32]) {
+    match prim {
+        Prim::Neg => map(a, into, |x| -x),
+        Prim::Sigmoid => map(a, into, math::sigmoid::<FMA>),
+        Prim::Tanh => map(a, into, math::tanh::<FMA>),
+        Prim::Exp => map(a, into, math::exp::<FMA>),
+        Prim::Log => map(a, into, |x| sign(x) * math::ln::<FMA>(x.abs())),
+        Prim::Abs => map(a, into, f32::abs),
+        Prim::Square => map(a, into, |x| x * x),
+        Prim::Sqrt => map(a, into, |x| x.abs().sqrt().copysign(x)),
+        Prim::Erf => map(a, into, math::erf::<FMA>),
+        Prim::Sign => map(a, into, sign),
+        Prim::Add | Prim::Mul | Prim::Div | Prim::Max => unreachable!("two operands"),
+    }
+}
+
+/// An operand in f64.
+#[derive(Clone, Copy)]
+pub(crate) enum Wide<'a> {
+    Vector(&'a [f64]),
+    Scalar(f64),
+}
+
+/// A step in f64; a unary primitive ignores `b`.
+#[inline(always)]
+pub(crate) fn wide_step(prim: Prim, a: Wide<'_>, b: Wide<'_>, into: &mut [f64]) {
+    match prim {
+        Prim::Add => wide_map(a, b, into, |a, b| a + b),
+        Prim::Mul => wide_map(a, b, into, |a, b| a * b),
+        Prim::Div => wide_map(a, b, into, |a, b| a / b),
+        Prim::Neg => wide_map(a, b, into, |a, _| -a),
+        Prim::Sqrt => wide_map(a, b, into, |a, _| a.abs().sqrt().copysign(a)),
+        Prim::Sigmoid
+        | Prim::Tanh
+        | Prim::Exp
+        | Prim::Log
+        | Prim::Abs
+        | Prim::Square
+        | Prim::Erf
+        | Prim::Sign
+        | Prim::Max => wide_map(a, b, into, |a, b| prim.value(a, b)),
+    }
+}
+
+#[inline(always)]
+fn wide_map(a: Wide<'_>, b: Wide<'_>, into: &mut [f64], f: impl Fn(f64, f64) -> f64) {
+    match (a, b) {
+        (Wide::Vector(a), Wide::Vector(b)) => {
+            into.iter_mut().zip(a).zip(b).for_each(|((into, &a), &b)| *into = f(a, b));
+        }
+        (Wide::Vector(a), Wide::Scalar(b)) => into.iter_mut().zip(a).for_each(|(into, &a)| *into = f(a, b)),
+        (Wide::Scalar(a), Wide::Vector(b)) => into.iter_mut().zip(b).for_each(|(into, &b)| *into = f(a, b)),
+        (Wide::Scalar(a), Wide::Scalar(b)) => into.fill(f(a, b)),
+    }
+}
+
+/// How many partial sums run side by side: what a vector register holds, so that no addition waits
+/// for the one before it.
+const LANES: usize = 64;
+
+/// The sum of `f` over the elements of up to two slices of one length; in f64 where f32 overflows.
+#[inline(always)]
+fn total(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32, wide: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut partial = [0.0f32; LANES];
+    let (whole_a, rest_a) = a.as_chunks::<LANES>();
+    let (whole_b, rest_b) = b.as_chunks::<LANES>();
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        for lane in 0..LANES {
+            partial[lane] += f(a[lane], b[lane]);
+        }
+    }
+    let mut sum = 0.0f64;
+    for (&a, &b) in rest_a.iter().zip(rest_b) {
+        sum += f64::from(f(a, b));
+    }
+    let mut width = LANES / 2;
+    while width > 4 {
+        for lane in 0..width {
+            partial[lane] += partial[lane + width];
+        }
+        width /= 2;
+    }
+    sum += partial[..8].iter().map(|&x| f64::from(x)).sum::<f64>();
+    if sum.is_finite() {
+        return sum;
+    }
+    a.iter().zip(b).map(|(&a, &b)| wide(f64::from(a), f64::from(b))).sum()
+}
+
+/// The sum of a chunk.
+#[inline(always)]
+pub(crate) fn sum(x: &[f32]) -> f64 {
+    total(x, x, |x, _| x, |x, _| x)
+}
+
+/// The sum of squares of a chunk.
+#[inline(always)]
+pub(crate) fn sum_of_squares(x: &[f32]) -> f64 {
+    total(x, x, |x, _| x * x, |x, _| x * x)
+}
+
+/// The sum of the products of two chunks.
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
+    total(a, b, |a, b| a * b, |a, b| a * b)
+}
+
+/// The mean of a chunk and the sum of squared deviations from it, in two passes over the chunk.
+#[inline(always)]
+pub(crate) fn moments(x: &[f32]) -> (f64, f64) {
+    let count = x.len() as f64;
+    let mean = sum(x) / count;
+    let centre = mean as f32;
+    // What rounding the mean to f32 shifts is taken out again: sum (x - m)^2 = sum (x - c)^2 - n (m - c)^2.
+    let deviations =
+        total(x, x, |x, _| (x - centre) * (x - centre), |x, _| (x - f64::from(centre)) * (x - f64::from(centre)));
+    let shift = mean - f64::from(centre);
+    (mean, (deviations - count * shift * shift).max(0.0))
+}

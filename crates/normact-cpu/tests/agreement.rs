@@ -1,0 +1,184 @@
+//! Fused execution against the f64 evaluator: outputs, batch averages and every gradient, for all
+//! layouts in memory.
+
+use normact_cpu::{Compiled, Lane, View, ViewMut};
+use normact_ir::random::Space;
+use normact_ir::{Dag, Inputs, Mode, Shape, evaluate};
+use normact_plan::Sizes;
+use normact_syntax::{Overrides, Source, compile};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// How the elements lie in memory: the order of axes from the outermost, and gaps between runs.
+#[derive(Debug, Clone, Copy)]
+struct Memory {
+    order: [usize; 3],
+    gap: usize,
+}
+
+const CONTIGUOUS: Memory = Memory { order: [0, 1, 2], gap: 0 };
+const MEMORIES: [(Memory, Lane); 6] = [
+    (CONTIGUOUS, Lane::Positions),
+    (CONTIGUOUS, Lane::Channels),
+    (Memory { order: [0, 2, 1], gap: 0 }, Lane::Channels),
+    (Memory { order: [0, 2, 1], gap: 3 }, Lane::Positions),
+    (Memory { order: [1, 0, 2], gap: 5 }, Lane::Positions),
+    (Memory { order: [2, 1, 0], gap: 1 }, Lane::Channels),
+];
+
+impl Memory {
+    fn strides(self, dims: [usize; 3]) -> ([usize; 3], usize) {
+        let mut strides = [0; 3];
+        let mut reach = 1;
+        for &axis in self.order.iter().rev() {
+            strides[axis] = reach;
+            reach = reach * dims[axis] + self.gap;
+        }
+        (strides, reach)
+    }
+
+    fn place(self, dims: [usize; 3], values: &[f64]) -> (Vec<f32>, [usize; 3]) {
+        let (strides, len) = self.strides(dims);
+        let mut data = vec![f32::NAN; len];
+        for (index, value) in values.iter().enumerate() {
+            data[offset(dims, strides, index)] = *value as f32;
+        }
+        (data, strides)
+    }
+}
+
+fn offset(dims: [usize; 3], strides: [usize; 3], index: usize) -> usize {
+    let at = [index / dims[2] / dims[1], index / dims[2] % dims[1], index % dims[2]];
+    (0..3).map(|axis| at[axis] * strides[axis]).sum()
+}
+
+#[test]
+fn built_in_layers_agree_with_the_evaluator() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../grammar/layers");
+    for file in std::fs::read_dir(folder).expect("the built-in layers are in grammar/layers") {
+        let path = file.expect("a folder can be listed").path();
+        let text = std::fs::read_to_string(&path).expect("a layer is a text file");
+        for layer in &compile(&Source::new(path.display().to_string(), &text), &Overrides::default()).layers {
+            let shapes: [&[usize]; 6] =
+                [&[3, 8, 4, 5], &[2, 6, 30, 40], &[4, 1024], &[2, 4, 1, 1], &[17, 3, 700], &[1, 64, 50, 41]];
+            for (seed, dims) in shapes.iter().enumerate() {
+                for mode in [Mode::Training, Mode::Evaluation] {
+                    let case = Case::draw(&layer.layer.dag, &Shape::new(dims).unwrap(), seed as u64);
+                    println!("{} {dims:?} {mode:?}", layer.layer.name);
+                    let steady = case.compare(&layer.layer.dag, mode);
+                    assert!(steady > 0.9, "{} {dims:?} {mode:?}: {steady} steady", layer.layer.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn random_graphs_agree_with_the_evaluator() {
+    let shapes: [&[usize]; 6] = [&[3, 6, 4], &[4, 4], &[2, 6, 3, 7], &[1, 8, 5], &[5, 2, 1], &[3, 8, 33, 21]];
+    for (space, name) in [(Space::language(), "language"), (Space::evonorm(), "evonorm")] {
+        let mut steady = 0.0;
+        for seed in 0..500 {
+            let layer = space.draw(&mut ChaCha8Rng::seed_from_u64(seed));
+            let shape = Shape::new(shapes[seed as usize % shapes.len()]).unwrap();
+            for mode in [Mode::Training, Mode::Evaluation] {
+                println!("{name} seed {seed} {mode:?}");
+                steady += Case::draw(&layer.dag, &shape, seed).compare(&layer.dag, mode) / 1000.0;
+            }
+        }
+        println!("{name}: {steady:.2} of the elements compared");
+        assert!(steady > 0.7, "{name}: only {steady:.2} of the elements could be compared");
+    }
+}
+
+struct Case {
+    inputs: Inputs,
+    dy: Vec<f64>,
+}
+
+impl Case {
+    fn draw(dag: &Dag, shape: &Shape, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut numbers =
+            |len: usize| -> Vec<f64> { (0..len).map(|_| f64::from(rng.random_range(-2.0f32..2.0))).collect() };
+        let mut inputs = Inputs::initial(dag, shape.clone(), numbers(shape.elements()));
+        inputs.params.iter_mut().for_each(|values| *values = numbers(values.len()));
+        inputs.state.iter_mut().for_each(|values| *values = numbers(values.len()).iter().map(|x| x.abs()).collect());
+        Self { inputs, dy: numbers(shape.elements()) }
+    }
+
+    fn jittered(&self, seed: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut inputs = self.inputs.clone();
+        let mut jitter = |x: &mut f64| *x *= 1.0 + 1e-6 * rng.random_range(-1.0..1.0);
+        inputs.x.iter_mut().for_each(&mut jitter);
+        inputs.params.iter_mut().flatten().for_each(&mut jitter);
+        let mut dy = self.dy.clone();
+        dy.iter_mut().for_each(&mut jitter);
+        Self { inputs, dy }
+    }
+
+    fn expected(&self, dag: &Dag, mode: Mode) -> Vec<Vec<f64>> {
+        let evaluation = evaluate(dag, &self.inputs, mode).expect("the inputs fit");
+        let gradients = evaluation.gradients(&self.dy);
+        [evaluation.output(), gradients.x].into_iter().chain(gradients.params).collect()
+    }
+
+    fn found(&self, dag: &Dag, mode: Mode, memory: Memory, lane: Lane) -> Vec<Vec<f64>> {
+        let shape = &self.inputs.shape;
+        let sizes = Sizes { samples: shape.samples(), channels: shape.channels(), positions: shape.positions() };
+        let dims = [sizes.samples, sizes.channels, sizes.positions];
+        let compiled = Compiled::new(dag, mode, sizes, lane);
+        let single = |lists: &[Vec<f64>]| -> Vec<Vec<f32>> {
+            lists.iter().map(|list| list.iter().map(|&x| x as f32).collect()).collect()
+        };
+        let (params, running) = (single(&self.inputs.params), single(&self.inputs.state));
+        let params: Vec<&[f32]> = params.iter().map(Vec::as_slice).collect();
+        let running: Vec<&[f32]> = running.iter().map(Vec::as_slice).collect();
+        let (x, strides) = memory.place(dims, &self.inputs.x);
+        let (dy, dy_strides) = CONTIGUOUS.place(dims, &self.dy);
+        let x = View { data: &x, strides };
+        let dy = View { data: &dy, strides: dy_strides };
+        let mut y = vec![f32::NAN; memory.strides(dims).1];
+        let mut dx = y.clone();
+        let forward = compiled.forward(x, &params, &running, ViewMut { data: &mut y, strides });
+        let backward = compiled.backward(x, &params, &running, &forward.kept, dy, ViewMut { data: &mut dx, strides });
+        let collect = |data: &[f32]| -> Vec<f64> {
+            (0..sizes.elements()).map(|index| f64::from(data[offset(dims, strides, index)])).collect()
+        };
+        let params = backward.params.into_iter().zip(&self.inputs.params);
+        let gradients = params.map(|(gradient, values)| gradient.unwrap_or_else(|| vec![0.0; values.len()]));
+        let dx =
+            if compiled.plan().joint.input_gradient.is_some() { collect(&dx) } else { vec![0.0; sizes.elements()] };
+        [collect(&y), dx].into_iter().chain(gradients).collect()
+    }
+
+    fn compare(&self, dag: &Dag, mode: Mode) -> f64 {
+        let expected = self.expected(dag, mode);
+        let near: Vec<_> = (1..5).map(|seed| self.jittered(seed).expected(dag, mode)).collect();
+        let (mut total, mut steady) = (0, 0);
+        for (memory, lane) in MEMORIES {
+            let found = self.found(dag, mode, memory, lane);
+            for (list, (expected, found)) in expected.iter().zip(&found).enumerate() {
+                assert_eq!(expected.len(), found.len());
+                let largest = expected.iter().filter(|x| x.is_finite()).fold(1.0, |a: f64, b| a.max(b.abs()));
+                for (index, (&expected, &found)) in expected.iter().zip(found).enumerate() {
+                    total += 1;
+                    let spread = near.iter().map(|lists| (lists[list][index] - expected).abs()).fold(0.0, f64::max);
+                    let calm = expected.is_finite() && expected.abs() < 1e12 && spread < 1e-3 * largest;
+                    if !calm || near.iter().any(|lists| !lists[list][index].is_finite()) {
+                        continue;
+                    }
+                    steady += 1;
+                    let allowed = 1e-5 * expected.abs() + 2e-6 * largest + 30.0 * spread;
+                    assert!(
+                        (found - expected).abs() <= allowed,
+                        "{memory:?} {lane:?}, list {list} at {index}: {found}, expected {expected}\n{:?}\n{dag:?}",
+                        self.inputs.shape
+                    );
+                }
+            }
+        }
+        f64::from(steady) / f64::from(total.max(1))
+    }
+}
