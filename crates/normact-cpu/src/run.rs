@@ -10,13 +10,13 @@ use normact_plan::Sizes;
 use normact_plan::graph::Statistic;
 use rayon::prelude::*;
 
-use crate::output::{Shared, View};
+use crate::output::{Shared, View, finish_streams, prefetch, stream};
 use crate::program::{
     Accumulate, Array, Lane, Operand as Operands, PassProgram, Program, ScalarStep, Scalars, Small, SmallValue, Target,
     Tier,
 };
 use crate::slots::{Accumulator, Kind, Layout, Region, Slots};
-use crate::vector::{Chunk, Operand, Source, Step, WIDTH, Wide, dot, moments, sum, sum_of_squares, wide_step};
+use crate::vector::{Chunk, Operand, Register, Source, Step, WIDTH, Wide, dot, moments, sum, sum_of_squares, wide_step};
 
 /// Elements of a block for which it stays in the second-level cache together with `dy` and the result.
 const BLOCK: usize = 1 << 15;
@@ -29,6 +29,12 @@ const SERIAL: usize = 1 << 14;
 
 /// With fewer blocks than this, passes are shared out.
 const FEW_BLOCKS: usize = 8;
+
+/// Results of so many elements are written past the caches.
+const STREAMED: usize = 1 << 23;
+
+/// How far ahead of the chunk memory is fetched.
+const AHEAD: usize = 2 * WIDTH;
 
 /// How many pieces a pass is shared out in.
 const PIECES: usize = 16;
@@ -78,6 +84,7 @@ pub(crate) fn run(program: &Program, reads: &Reads<'_>, out: Option<Shared<'_>>)
         let mut worker =
             Worker { program, reads, out, across: across(), exports: vec![], workspace: Workspace::default() };
         mine.iter().for_each(|&block| worker.block(block, share_passes));
+        finish_streams();
         (worker.exports, worker.across)
     };
     let parts: Vec<_> = if is_large && !share_passes && teams > 1 {
@@ -206,6 +213,7 @@ impl Worker<'_> {
                     .map(|piece| {
                         let (mut sums, mut across) = (accumulators(), none.clone());
                         job.run(piece, &mut sums, &mut across, &mut Workspace::default());
+                        finish_streams();
                         (sums, across)
                     })
                     .collect();
@@ -301,13 +309,15 @@ impl Scalars {
 /// Buffers that are used again for every chunk.
 #[derive(Default)]
 struct Workspace {
-    registers: Vec<Vec<f32>>,
+    registers: Vec<Box<Register>>,
+    /// Stands in for the register that a step writes.
+    spare: Box<Register>,
     /// The registers that rows share, before they are rounded.
     wide: Vec<Vec<f64>>,
     scalars: Vec<f64>,
-    x: Vec<f32>,
-    dy: Vec<f32>,
-    out: Vec<f32>,
+    x: Box<Register>,
+    dy: Box<Register>,
+    out: Box<Register>,
 }
 
 /// One pass over one region.
@@ -322,12 +332,9 @@ struct Job<'a> {
 impl Job<'_> {
     /// Runs the pass with the widest vector instructions of this processor.
     fn run(&self, region: Region, sums: &mut [Accumulator], across: &mut [Accumulator], workspace: &mut Workspace) {
-        workspace.registers.resize_with(workspace.registers.len().max(self.pass.registers), || vec![0.0; WIDTH]);
+        workspace.registers.resize_with(workspace.registers.len().max(self.pass.registers), Box::default);
         workspace.wide.resize_with(workspace.registers.len(), Vec::new);
         workspace.scalars.resize(self.pass.scalars.steps.len(), 0.0);
-        for scratch in [&mut workspace.x, &mut workspace.dy, &mut workspace.out] {
-            scratch.resize(WIDTH, 0.0);
-        }
         #[cfg(target_arch = "x86_64")]
         {
             #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")]
@@ -434,7 +441,7 @@ impl Job<'_> {
                 Step::Subtract(..) | Step::MultiplyAdd(..) => unreachable!("steps of rows only"),
             }
             let narrow = &mut workspace.registers[register];
-            narrow.iter_mut().zip(&wide[..len]).for_each(|(narrow, &wide)| *narrow = wide as f32);
+            narrow.0.iter_mut().zip(&wide[..len]).for_each(|(narrow, &wide)| *narrow = wide as f32);
             workspace.wide[register] = wide;
         }
     }
@@ -460,16 +467,16 @@ impl Job<'_> {
         workspace: &mut Workspace,
     ) {
         let (lane_axis, _) = self.program.lane.axes();
-        let (mut x_scratch, mut dy_scratch) = (std::mem::take(&mut workspace.x), std::mem::take(&mut workspace.dy));
-        let mut out_scratch = std::mem::take(&mut workspace.out);
-        let x = if self.pass.reads[0] { read(self.reads.x, lane_axis, at, len, &mut x_scratch) } else { &[] };
-        let dy = if self.pass.reads[1] { read(self.reads.dy, lane_axis, at, len, &mut dy_scratch) } else { &[] };
+        let Workspace { registers, scalars, spare, x: x_scratch, dy: dy_scratch, out: out_scratch, .. } = workspace;
+        let x = if self.pass.reads[0] { read(self.reads.x, lane_axis, at, len, &mut x_scratch.0) } else { &[] };
+        let dy = if self.pass.reads[1] { read(self.reads.dy, lane_axis, at, len, &mut dy_scratch.0) } else { &[] };
         let out = self.out.as_ref().filter(|_| self.pass.write.is_some());
         let place = |strides: [usize; 3]| (0..3).map(|axis| at[axis] * strides[axis]).sum::<usize>();
         let is_run = out.is_some_and(|out| out.strides[lane_axis] == 1 || len == 1);
+        let streams = is_run && self.program.sizes.elements() >= STREAMED;
         let result: &mut [f32] = match out {
-            Some(out) if is_run => out.run(place(out.strides), len),
-            _ => &mut out_scratch[..len],
+            Some(out) if is_run && !streams => out.run(place(out.strides), len),
+            _ => &mut out_scratch.0[..len],
         };
         let steps = &self.pass.steps[Tier::Row as usize];
         let (last, earlier) = match steps.split_last() {
@@ -477,14 +484,13 @@ impl Job<'_> {
             _ => (None, &steps[..]),
         };
         for &(step, register) in earlier {
-            let mut into = std::mem::take(&mut workspace.registers[register]);
-            chunk_of(workspace, x, dy, len).step::<FMA>(step, &mut into[..len]);
-            workspace.registers[register] = into;
+            Chunk { registers, scalars, x, dy, len }.step::<FMA>(step, &mut spare.0[..len]);
+            std::mem::swap(&mut registers[register], spare);
         }
         if let Some(&(step, _)) = last {
-            chunk_of(workspace, x, dy, len).step::<FMA>(step, result);
+            Chunk { registers, scalars, x, dy, len }.step::<FMA>(step, result);
         } else if let Some(source) = self.pass.write {
-            match chunk_of(workspace, x, dy, len).operand(source) {
+            match (Chunk { registers, scalars, x, dy, len }).operand(source) {
                 Operand::Vector(values) => result.copy_from_slice(values),
                 Operand::Scalar(value) => result.fill(value as f32),
             }
@@ -495,21 +501,17 @@ impl Job<'_> {
                 Target::Across(number) => &mut across[number],
             };
             let slot = target.layout.index(at);
-            add(accumulate, &chunk_of(workspace, x, dy, len), target, slot);
+            add(accumulate, &Chunk { registers, scalars, x, dy, len }, target, slot);
         }
-        if let Some(out) = out.filter(|_| !is_run) {
+        if let Some(out) = out.filter(|_| streams) {
+            stream(out.run(place(out.strides), len), &out_scratch.0[..len]);
+        } else if let Some(out) = out.filter(|_| !is_run) {
             let (start, stride) = (place(out.strides), out.strides[lane_axis]);
-            for (lane, &value) in out_scratch[..len].iter().enumerate() {
+            for (lane, &value) in out_scratch.0[..len].iter().enumerate() {
                 out.run(start + lane * stride, 1)[0] = value;
             }
         }
-        (workspace.x, workspace.dy, workspace.out) = (x_scratch, dy_scratch, out_scratch);
     }
-}
-
-#[inline(always)]
-fn chunk_of<'a>(workspace: &'a Workspace, x: &'a [f32], dy: &'a [f32], len: usize) -> Chunk<'a> {
-    Chunk { registers: &workspace.registers, scalars: &workspace.scalars, x, dy, len }
 }
 
 /// A chunk of a tensor: in place where it is contiguous, else gathered.
@@ -518,6 +520,9 @@ fn read<'a>(view: View<'a>, lane_axis: usize, at: [usize; 3], len: usize, scratc
     let start: usize = (0..3).map(|axis| at[axis] * view.strides[axis]).sum();
     let stride = view.strides[lane_axis];
     if stride == 1 || len == 1 {
+        // The hardware stops at every page, and there is work enough to hide the way to memory.
+        let (from, to) = (start + AHEAD, start + AHEAD + len);
+        prefetch(&view.data[from.min(view.data.len())..to.min(view.data.len())]);
         return &view.data[start..start + len];
     }
     for (lane, value) in scratch[..len].iter_mut().enumerate() {

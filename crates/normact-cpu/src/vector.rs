@@ -12,6 +12,17 @@ use crate::math;
 /// a program fit into the first-level cache.
 pub(crate) const WIDTH: usize = 512;
 
+/// The elements of one chunk, aligned so that no vector straddles two cache lines.
+#[derive(Debug, Clone)]
+#[repr(align(64))]
+pub(crate) struct Register(pub(crate) [f32; WIDTH]);
+
+impl Default for Register {
+    fn default() -> Self {
+        Register([0.0; WIDTH])
+    }
+}
+
 /// Where a step finds an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -49,7 +60,7 @@ pub(crate) enum Operand<'a> {
 
 /// What a chunk computes with.
 pub(crate) struct Chunk<'a> {
-    pub(crate) registers: &'a [Vec<f32>],
+    pub(crate) registers: &'a [Box<Register>],
     pub(crate) scalars: &'a [f64],
     pub(crate) x: &'a [f32],
     pub(crate) dy: &'a [f32],
@@ -60,7 +71,7 @@ impl<'a> Chunk<'a> {
     #[inline(always)]
     pub(crate) fn operand(&self, source: Source) -> Operand<'a> {
         match source {
-            Source::Register(register) => Operand::Vector(&self.registers[register][..self.len]),
+            Source::Register(register) => Operand::Vector(&self.registers[register].0[..self.len]),
             Source::Scalar(scalar) => Operand::Scalar(self.scalars[scalar]),
             Source::Input => Operand::Vector(&self.x[..self.len]),
             Source::Upstream => Operand::Vector(&self.dy[..self.len]),
@@ -280,33 +291,40 @@ fn wide_map(a: Wide<'_>, b: Wide<'_>, into: &mut [f64], f: impl Fn(f64, f64) -> 
     }
 }
 
-/// How many partial sums run side by side: what a vector register holds, so that no addition waits
-/// for the one before it.
-const LANES: usize = 64;
+/// What one vector register holds at most.
+const LANES: usize = 16;
 
 /// The sum of `f` over the elements of up to two slices of one length; in f64 where f32 overflows.
+///
+/// Four vectors of partial sums run side by side, so that no addition waits for the one before it.
 #[inline(always)]
 fn total(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32, wide: impl Fn(f64, f64) -> f64) -> f64 {
-    let mut partial = [0.0f32; LANES];
-    let (whole_a, rest_a) = a.as_chunks::<LANES>();
-    let (whole_b, rest_b) = b.as_chunks::<LANES>();
+    let (mut first, mut second, mut third, mut fourth) =
+        ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
+    let (whole_a, rest_a) = a.as_chunks::<{ 4 * LANES }>();
+    let (whole_b, rest_b) = b.as_chunks::<{ 4 * LANES }>();
     for (a, b) in whole_a.iter().zip(whole_b) {
+        // Four loops of a length that is unrolled early, or the sums stay in memory.
         for lane in 0..LANES {
-            partial[lane] += f(a[lane], b[lane]);
+            first[lane] += f(a[lane], b[lane]);
+        }
+        for lane in 0..LANES {
+            second[lane] += f(a[LANES + lane], b[LANES + lane]);
+        }
+        for lane in 0..LANES {
+            third[lane] += f(a[2 * LANES + lane], b[2 * LANES + lane]);
+        }
+        for lane in 0..LANES {
+            fourth[lane] += f(a[3 * LANES + lane], b[3 * LANES + lane]);
         }
     }
     let mut sum = 0.0f64;
     for (&a, &b) in rest_a.iter().zip(rest_b) {
         sum += f64::from(f(a, b));
     }
-    let mut width = LANES / 2;
-    while width > 4 {
-        for lane in 0..width {
-            partial[lane] += partial[lane + width];
-        }
-        width /= 2;
+    for lane in 0..LANES {
+        sum += f64::from((first[lane] + second[lane]) + (third[lane] + fourth[lane]));
     }
-    sum += partial[..8].iter().map(|&x| f64::from(x)).sum::<f64>();
     if sum.is_finite() {
         return sum;
     }

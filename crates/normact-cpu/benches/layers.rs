@@ -1,0 +1,79 @@
+//! Fused layers against the time a copy of the same tensor takes, without Burn around them:
+//! `cargo bench -p normact-cpu --bench layers -- [LAYER...]`.
+//!
+//! The ideal is the number of full-size reads and writes of the plan, each at the speed of a read or
+//! write of a copy by all cores between buffers that exist already.
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use normact_cpu::{Compiled, Lane, View, ViewMut};
+use normact_ir::{Inputs, Mode, Shape};
+use normact_plan::Sizes;
+use normact_syntax::{Overrides, Source, compile};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+
+fn main() {
+    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let wanted =
+        if wanted.is_empty() { ["evonorm_s0", "evonorm_b0", "bn_relu", "gn_silu"].map(str::to_owned).to_vec() } else { wanted };
+    for dims in [[32, 128, 56, 56], [32, 64, 32, 32], [8, 16, 8, 8]] {
+        if std::env::var("ONLY").is_ok_and(|o| o != dims[1].to_string()) { continue; }
+        let shape = Shape::new(&dims).expect("four axes");
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut numbers = |len: usize| -> Vec<f32> { (0..len).map(|_| rng.random_range(-2.0f32..2.0)).collect() };
+        let (x, dy) = (numbers(shape.elements()), numbers(shape.elements()));
+        let (mut y, mut dx) = (vec![1.0; x.len()], vec![1.0; x.len()]);
+        let copy = median(|| {
+            let chunk = x.len().div_ceil(16);
+            y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| y.copy_from_slice(x));
+        });
+        println!("{shape}: copy {copy:.3} ms");
+        for name in &wanted {
+            let path = format!("{}/../../grammar/layers/{name}.nact", env!("CARGO_MANIFEST_DIR"));
+            let text = std::fs::read_to_string(&path).expect("a built-in layer");
+            let layer = compile(&Source::new(path, &text), &Overrides::default()).layers.remove(0).layer;
+            let sizes = Sizes { samples: dims[0], channels: dims[1], positions: dims[2] * dims[3] };
+            let inputs = Inputs::initial(&layer.dag, shape.clone(), vec![]);
+            let params: Vec<Vec<f32>> =
+                inputs.params.iter().map(|values| values.iter().map(|&x| x as f32).collect()).collect();
+            let params: Vec<&[f32]> = params.iter().map(Vec::as_slice).collect();
+            let start = Instant::now();
+            let compiled = Compiled::new(&layer.dag, Mode::Training, sizes, Lane::Positions);
+            let planning = start.elapsed().as_secs_f64() * 1e3;
+            let strides = [dims[1] * sizes.positions, sizes.positions, 1];
+            let mut kept = vec![];
+            let forward = median(|| {
+                let view = View { data: &x, strides };
+                kept = compiled.forward(view, &params, &[], ViewMut { data: &mut y, strides }).kept;
+            });
+            let backward = median(|| {
+                let (x, dy) = (View { data: &x, strides }, View { data: &dy, strides });
+                let into = ViewMut { data: &mut dx, strides };
+                black_box(compiled.backward(x, &params, &[], &kept, dy, into));
+            });
+            let [f, b] = compiled.plan().cached_traffic();
+            let ratio = |time: f64, passes: usize| time / (copy / 2.0 * passes as f64);
+            println!(
+                "  {name:12} planned in {planning:5.2} ms, forward {forward:8.3} ms ({:.2} x {f} passes), backward {backward:8.3} ms ({:.2} x {b}), both {:.2}",
+                ratio(forward, f),
+                ratio(backward, b),
+                ratio(forward + backward, f + b),
+            );
+        }
+    }
+}
+
+fn median(mut run: impl FnMut()) -> f64 {
+    let mut times: Vec<f64> = (0..std::env::var("N").map_or(15, |n| n.parse().unwrap()))
+        .map(|_| {
+            let start = Instant::now();
+            run();
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
