@@ -494,7 +494,8 @@ def main() -> int:
     if options.one:
         peer, layer, shape = options.peers[0], options.layers[0], shapes[0]
         times = options.one == "times"
-        print(json.dumps(measure_times(peer, layer, shape, options.runs) if times else measure_memory(peer, layer, shape)))
+        found = measure_times(peer, layer, shape, options.runs) if times else measure_memory(peer, layer, shape)
+        print(json.dumps(found))
         return 0
     cases = [(peer, layer, shape) for shape in shapes for layer in options.layers for peer in options.peers]
     results = []

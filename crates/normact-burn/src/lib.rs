@@ -16,10 +16,12 @@
 //! * `tensor_math` are the operations whose Burn namesake differs in a value or a gradient.
 
 mod error;
+mod fused;
 mod lower;
 mod module;
 mod moments;
 mod tensor_math;
 
 pub use error::{BuildError, ValueError};
+pub use fused::Path;
 pub use module::NormAct;

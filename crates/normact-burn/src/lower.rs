@@ -5,11 +5,14 @@
 
 use burn::module::{Param, RunningState};
 use burn::tensor::{FloatDType, Tensor};
+use normact_cpu::{Compiled, Lane};
 use normact_ir::{
     Buffer, Buffers, Dag, IndexSet, Layer, Mode, NodeId, Op, Operands, Prim, Reduction, Running, Shape, ShapeError,
-    bessel, check,
+    bessel, check, infer,
 };
+use normact_plan::{Sizes, graph::one_by_one};
 
+use crate::fused::Cache;
 use crate::moments::{Averages, as_value, root};
 use crate::tensor_math::*;
 
@@ -19,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) layer: Layer,
     pub(crate) channels: usize,
     pub(crate) buffers: Buffers,
+    /// The layer compiled for the CPU.
+    pub(crate) on_cpu: Cache<(Mode, Sizes, Lane), Compiled>,
     /// How often each node is read in training.
     training_reads: Vec<usize>,
     /// The same in evaluation, where batch statistics do not read their operand.
@@ -37,7 +42,7 @@ impl Plan {
         let buffers = Buffers::of(&layer.dag);
         let training_reads = reads(&layer.dag, &buffers, Mode::Training);
         let evaluation_reads = reads(&layer.dag, &buffers, Mode::Evaluation);
-        Ok(Self { layer, channels, buffers, training_reads, evaluation_reads })
+        Ok(Self { layer, channels, buffers, on_cpu: Cache::new(), training_reads, evaluation_reads })
     }
 
     fn reads(&self, mode: Mode) -> &[usize] {
@@ -155,8 +160,20 @@ fn along_channels(values: Tensor<1>, dtype: FloatDType) -> Tensor<3> {
     values.cast(dtype).reshape([1, len, 1])
 }
 
+/// How many elements go into each value of a buffer, for an input viewed as `dims`.
+pub(crate) fn averaged(plan: &Plan, buffer: &Buffer, sizes: Sizes) -> usize {
+    let axes = infer(&plan.layer.dag)[buffer.operand.index()];
+    let operand = sizes.slots(one_by_one(axes));
+    Reduction::new(operand, buffer.over, group_count(buffer.over, plan.channels)).count()
+}
+
 /// Moves a running average towards the average of a batch of `count` elements per statistic.
-fn update(running: &RunningState<Tensor<1>>, buffer: &Buffer, average: Tensor<3>, count: usize) {
+pub(crate) fn update<const D: usize>(
+    running: &RunningState<Tensor<1>>,
+    buffer: &Buffer,
+    average: Tensor<D>,
+    count: usize,
+) {
     let momentum = buffer.tracking.momentum.get();
     let correction = match buffer.tracking.running {
         Running::Unbiased => bessel(count),

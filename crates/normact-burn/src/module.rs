@@ -9,8 +9,10 @@ use burn::module::{
 };
 use burn::tensor::{DType, Device, FloatDType, Gradients, Tensor};
 use normact_ir::{Layer, Mode, Shape, ShapeError};
+use normact_plan::Sizes;
 
 use crate::error::{BuildError, ValueError};
+use crate::fused::{self, Path, Spec};
 use crate::lower::{self, Plan};
 
 /// A layer of the language as a Burn module, for a fixed number of channels.
@@ -50,6 +52,7 @@ pub struct NormAct {
     params: Vec<Param<Tensor<1>>>,
     running: Vec<RunningState<Tensor<1>>>,
     training: Param<Flag>,
+    op_by_op: bool,
 }
 
 impl NormAct {
@@ -72,6 +75,7 @@ impl NormAct {
                 .collect(),
             running: running.map(|buffer| RunningState::new(full(buffer.len(channels), buffer.init()))).collect(),
             training: Param::from_bool(true),
+            op_by_op: false,
             plan: Arc::new(plan),
         })
     }
@@ -86,8 +90,53 @@ impl NormAct {
         if let Err(error) = self.check(&dims) {
             panic!("layer `{}`: {error}", self.layer().name);
         }
+        let mode = self.mode(&x);
+        match self.path(&x) {
+            Path::Fused => self.forward_fused(x, mode),
+            Path::OpByOp(_) => self.forward_op_by_op(x, mode),
+        }
+    }
+
+    /// How [`Self::forward`] executes the layer for such an input.
+    pub fn path<const D: usize>(&self, x: &Tensor<D>) -> Path {
+        if self.op_by_op {
+            return Path::OpByOp("it was asked for".to_owned());
+        }
+        fused::path(&self.plan, self.mode(x), &x.device(), x.dtype())
+    }
+
+    /// The same layer, executed operation by operation: the plain reading of the formula, for
+    /// comparison and for back-ends that record operations.
+    pub fn op_by_op(self) -> Self {
+        Self { op_by_op: true, ..self }
+    }
+
+    fn mode<const D: usize>(&self, x: &Tensor<D>) -> Mode {
         let training = x.device().is_autodiff() && self.training.is_enabled();
-        let mode = if training { Mode::Training } else { Mode::Evaluation };
+        if training { Mode::Training } else { Mode::Evaluation }
+    }
+
+    fn forward_fused<const D: usize>(&self, x: Tensor<D>, mode: Mode) -> Tensor<D> {
+        let (dims, dtype, device) = (x.dims(), x.dtype(), x.device());
+        let sizes = Sizes { samples: dims[0], channels: dims[1], positions: dims[2..].iter().product() };
+        let in_f32 = |tensor: Tensor<1>| if tensor.dtype() == DType::F32 { tensor } else { tensor.cast(DType::F32) };
+        let mut slots: Vec<Tensor<1>> = self.params.iter().map(|param| in_f32(param.val())).collect();
+        if mode == Mode::Evaluation {
+            slots.extend(self.running.iter().map(|running| in_f32(running.value_sync().to_device(&device))));
+        }
+        let x = if dtype == DType::F32 { x } else { x.cast(DType::F32) };
+        let spec = Spec { plan: self.plan.clone(), mode };
+        let (y, averages) = fused::forward(spec, x, slots);
+        if mode == Mode::Training {
+            for ((running, buffer), average) in self.running.iter().zip(self.plan.buffers.list()).zip(averages) {
+                lower::update(running, buffer, average, lower::averaged(&self.plan, buffer, sizes));
+            }
+        }
+        if dtype == DType::F32 { y } else { y.cast(dtype) }
+    }
+
+    fn forward_op_by_op<const D: usize>(&self, x: Tensor<D>, mode: Mode) -> Tensor<D> {
+        let dims = x.dims();
         let view = [dims[0], dims[1], dims[2..].iter().product()];
         let dtype = x.dtype();
         let x = x.reshape(view).cast(computed_in(dtype));
@@ -231,12 +280,7 @@ impl Module for NormAct {
     }
 
     fn train(self) -> Self {
-        Self {
-            params: self.params.train(),
-            running: self.running.train(),
-            training: self.training.train(),
-            plan: self.plan,
-        }
+        Self { params: self.params.train(), running: self.running.train(), training: self.training.train(), ..self }
     }
 
     fn valid(&self) -> Self {
@@ -245,6 +289,7 @@ impl Module for NormAct {
             running: self.running.valid(),
             training: self.training.valid(),
             plan: self.plan.clone(),
+            op_by_op: self.op_by_op,
         }
     }
 
@@ -271,7 +316,7 @@ impl Module for NormAct {
     }
 
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
-        let Self { plan, params, running, training } = self;
+        let Self { plan, params, running, training, op_by_op } = self;
         let names = plan.layer.dag.params().iter().map(|param| &param.name);
         let params = names.zip(params).map(|(name, param)| map_named(name, param, mapper)).collect();
         let names = plan.buffers.list().iter().map(|buffer| &buffer.name);
@@ -282,7 +327,7 @@ impl Module for NormAct {
         });
         let running = running.collect();
         let training = map_named(TRAINING, training, mapper);
-        Self { plan, params, running, training }
+        Self { plan, params, running, training, op_by_op }
     }
 }
 

@@ -17,10 +17,15 @@ use rayon::prelude::*;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let wanted =
-        if wanted.is_empty() { ["evonorm_s0", "evonorm_b0", "bn_relu", "gn_silu"].map(str::to_owned).to_vec() } else { wanted };
+    let wanted = if wanted.is_empty() {
+        ["evonorm_s0", "evonorm_b0", "bn_relu", "gn_silu"].map(str::to_owned).to_vec()
+    } else {
+        wanted
+    };
     for dims in [[32, 128, 56, 56], [32, 64, 32, 32], [8, 16, 8, 8]] {
-        if std::env::var("ONLY").is_ok_and(|o| o != dims[1].to_string()) { continue; }
+        if std::env::var("ONLY").is_ok_and(|o| o != dims[1].to_string()) {
+            continue;
+        }
         let shape = Shape::new(&dims).expect("four axes");
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut numbers = |len: usize| -> Vec<f32> { (0..len).map(|_| rng.random_range(-2.0f32..2.0)).collect() };

@@ -16,7 +16,9 @@ use crate::program::{
     Tier,
 };
 use crate::slots::{Accumulator, Kind, Layout, Region, Slots};
-use crate::vector::{Chunk, Operand, Register, Source, Step, WIDTH, Wide, dot, moments, sum, sum_of_squares, wide_step};
+use crate::vector::{
+    Chunk, Operand, Register, Source, Step, WIDTH, Wide, dot, moments, sum, sum_of_squares, wide_step,
+};
 
 /// Elements of a block for which it stays in the second-level cache together with `dy` and the result.
 const BLOCK: usize = 1 << 15;

@@ -12,7 +12,7 @@ use crate::reduction::Reduction;
 use crate::shape::{Shape, ShapeError, check, groups_for};
 
 /// Whether batch statistics come from the batch or from the running averages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// From the batch; the running averages are updated.
     Training,

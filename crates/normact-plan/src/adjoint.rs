@@ -83,11 +83,11 @@ fn forward(
                     }
                     (buffer, _) => {
                         let to = graph.axes(operand(0)).reduce(op.over());
-                        let average = average(graph, op.moment().quantity(), operand(0), to, sizes);
+                        let quantity = op.moment().quantity();
                         if let Some(buffer) = buffer {
-                            averages[buffer].get_or_insert(average);
+                            averages[buffer] = Some(graph.reduce(statistic(quantity), operand(0), to));
                         }
-                        average
+                        average(graph, quantity, operand(0), to, sizes)
                     }
                 };
                 if op.moment().is_root() { root(graph, average, op.eps().get()) } else { average }
@@ -115,12 +115,15 @@ fn average(graph: &mut Graph, quantity: Quantity, operand: ValueId, to: Axes, si
             Quantity::Variance => graph.constant(0.0).expect("0 is finite"),
         };
     }
-    let statistic = match quantity {
+    graph.reduce(statistic(quantity), operand, to)
+}
+
+fn statistic(quantity: Quantity) -> Statistic {
+    match quantity {
         Quantity::Mean => Statistic::Mean,
         Quantity::MeanSquare => Statistic::MeanSquare,
         Quantity::Variance => Statistic::Variance,
-    };
-    graph.reduce(statistic, operand, to)
+    }
 }
 
 /// `sqrt(average + eps)` of a value that is not negative.

@@ -481,7 +481,7 @@ pub(crate) fn is_full(axes: Axes) -> bool {
 }
 
 /// The axes of the elements that a reduction of such a value counts.
-pub(crate) fn one_by_one(axes: Axes) -> Axes {
+pub fn one_by_one(axes: Axes) -> Axes {
     match axes.channels {
         Channels::One => axes,
         Channels::Groups(_) | Channels::All => Axes { channels: Channels::All, ..axes },

@@ -1,0 +1,219 @@
+//! The operation on the CPU: Burn's Flex tensors as the slices that `normact-cpu` works on.
+
+use std::sync::Arc;
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::tensor::{Shape, TensorData};
+use normact_cpu::{Compiled, Lane, View, ViewMut};
+use normact_plan::Sizes;
+
+use super::{FusedLayer, SLOTS, Spec};
+
+impl FusedLayer for Flex {
+    fn layer_forward(
+        x: FlexTensor,
+        s0: FlexTensor,
+        s1: FlexTensor,
+        s2: FlexTensor,
+        s3: FlexTensor,
+        s4: FlexTensor,
+        s5: FlexTensor,
+        s6: FlexTensor,
+        s7: FlexTensor,
+        s8: FlexTensor,
+        s9: FlexTensor,
+        spec: Spec,
+    ) -> (FlexTensor, FlexTensor, Vec<FlexTensor>) {
+        let input = Input::new(x);
+        let slots = Slots::new([s0, s1, s2, s3, s4, s5, s6, s7, s8, s9], &spec);
+        let compiled = compiled(&spec, &input);
+        let mut y = input.result();
+        let forward = compiled.forward(input.view(), &slots.params(), &slots.running(), y.view());
+        let averages = forward.averages.into_iter().flatten();
+        let averages = averages.map(|values| vector(values.iter().map(|&x| x as f32).collect::<Vec<f32>>()));
+        (y.tensor(), vector(forward.kept), averages.collect())
+    }
+
+    fn layer_backward(
+        x: FlexTensor,
+        s0: FlexTensor,
+        s1: FlexTensor,
+        s2: FlexTensor,
+        s3: FlexTensor,
+        s4: FlexTensor,
+        s5: FlexTensor,
+        s6: FlexTensor,
+        s7: FlexTensor,
+        s8: FlexTensor,
+        s9: FlexTensor,
+        kept: FlexTensor,
+        dy: FlexTensor,
+        spec: Spec,
+    ) -> (FlexTensor, Vec<FlexTensor>) {
+        let (input, upstream) = (Input::new(x), Input::new(dy));
+        let slots = Slots::new([s0, s1, s2, s3, s4, s5, s6, s7, s8, s9], &spec);
+        let compiled = compiled(&spec, &input);
+        let mut dx = input.result();
+        let backward = compiled.backward(
+            input.view(),
+            &slots.params(),
+            &slots.running(),
+            kept.storage::<f64>(),
+            upstream.view(),
+            dx.view(),
+        );
+        let params = spec.plan.layer.dag.params().iter().zip(backward.params);
+        let gradients = params.map(|(param, gradient)| {
+            let len = param.extent.len(spec.plan.channels);
+            vector(gradient.map_or_else(|| vec![0.0f32; len], |values| values.iter().map(|&x| x as f32).collect()))
+        });
+        (dx.tensor(), gradients.collect())
+    }
+}
+
+fn compiled(spec: &Spec, input: &Input) -> Arc<Compiled> {
+    let key = (spec.mode, input.sizes, input.lane());
+    spec.plan.on_cpu.get(key, || Compiled::new(&spec.plan.layer.dag, spec.mode, input.sizes, input.lane()))
+}
+
+fn vector<E: burn::tensor::Element>(values: Vec<E>) -> FloatTensor<Flex> {
+    let len = values.len();
+    FlexTensor::from_data(TensorData::new(values, Shape::new([len])))
+}
+
+/// A tensor in the view samples x channels x positions.
+struct Input {
+    tensor: FlexTensor,
+    sizes: Sizes,
+    start: usize,
+    strides: [usize; 3],
+}
+
+impl Input {
+    fn new(tensor: FlexTensor) -> Self {
+        match Self::in_place(&tensor) {
+            Some((start, strides)) => Self { sizes: sizes(&tensor), tensor, start, strides },
+            None => {
+                let tensor = tensor.to_contiguous();
+                let (start, strides) =
+                    Self::in_place(&tensor).expect("a contiguous tensor has one stride for each axis");
+                Self { sizes: sizes(&tensor), tensor, start, strides }
+            }
+        }
+    }
+
+    /// Where the tensor's elements are, if its spatial axes are one axis in memory.
+    fn in_place(tensor: &FlexTensor) -> Option<(usize, [usize; 3])> {
+        let layout = tensor.layout();
+        let dims: Vec<usize> = layout.shape().iter().copied().collect();
+        let strides: Vec<usize> =
+            layout.strides().iter().map(|&stride| usize::try_from(stride).ok()).collect::<Option<_>>()?;
+        let mut positions = 1;
+        let mut stride = 0;
+        for axis in (2..dims.len()).rev().filter(|&axis| dims[axis] > 1) {
+            if positions == 1 {
+                stride = strides[axis];
+            } else if strides[axis] != stride * positions {
+                return None;
+            }
+            positions *= dims[axis];
+        }
+        // An axis of one element may have any stride; broadcast axes have stride 0, which is fine to read.
+        let stride = if positions == 1 { 1 } else { stride };
+        Some((layout.start_offset(), [strides[0], strides[1], stride]))
+    }
+
+    /// Chunks run along positions unless channels are contiguous or there are few positions.
+    fn lane(&self) -> Lane {
+        let Sizes { positions, channels, .. } = self.sizes;
+        let are_channels_contiguous = self.strides[1] == 1 && self.strides[2] != 1 && channels > 1;
+        if are_channels_contiguous || positions < 16 && channels > positions { Lane::Channels } else { Lane::Positions }
+    }
+
+    fn view(&self) -> View<'_> {
+        View { data: &self.tensor.storage::<f32>()[self.start..], strides: self.strides }
+    }
+
+    /// A new tensor of the shape, with channels last in memory if they are here.
+    fn result(&self) -> Output {
+        let Sizes { samples, channels, positions } = self.sizes;
+        let channels_last = self.strides[1] == 1 && self.strides[2] == channels && positions > 1 && channels > 1;
+        let strides =
+            if channels_last { [channels * positions, 1, channels] } else { [channels * positions, positions, 1] };
+        Output {
+            data: vec![0.0; samples * channels * positions],
+            shape: self.tensor.layout().shape().clone(),
+            strides,
+            channels_last,
+        }
+    }
+}
+
+fn sizes(tensor: &FlexTensor) -> Sizes {
+    let dims: Vec<usize> = tensor.layout().shape().iter().copied().collect();
+    Sizes { samples: dims[0], channels: dims[1], positions: dims[2..].iter().product() }
+}
+
+/// A result on its way.
+struct Output {
+    data: Vec<f32>,
+    shape: Shape,
+    strides: [usize; 3],
+    channels_last: bool,
+}
+
+impl Output {
+    fn view(&mut self) -> ViewMut<'_> {
+        ViewMut { data: &mut self.data, strides: self.strides }
+    }
+
+    fn tensor(self) -> FlexTensor {
+        let dims: Vec<usize> = self.shape.iter().copied().collect();
+        if !self.channels_last {
+            return FlexTensor::from_data(TensorData::new(self.data, self.shape));
+        }
+        // Made as [n, spatial..., c], seen as [n, c, spatial...].
+        let rank = dims.len();
+        let in_memory: Vec<usize> =
+            std::iter::once(dims[0]).chain(dims[2..].iter().copied()).chain([dims[1]]).collect();
+        let axes: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
+        FlexTensor::from_data(TensorData::new(self.data, Shape::from(in_memory))).permute(&axes)
+    }
+}
+
+/// Parameters and running averages.
+struct Slots {
+    tensors: [FlexTensor; SLOTS],
+    params: usize,
+    running: usize,
+}
+
+impl Slots {
+    fn new(tensors: [FlexTensor; SLOTS], spec: &Spec) -> Self {
+        let params = spec.plan.layer.dag.params().len();
+        let buffers = spec.plan.buffers.list().len();
+        let running = if spec.mode == normact_ir::Mode::Evaluation { buffers } else { 0 };
+        let mut tensors = tensors;
+        for tensor in &mut tensors[..params + running] {
+            if !tensor.is_contiguous() || tensor.layout().start_offset() != 0 {
+                *tensor = tensor.to_contiguous();
+            }
+        }
+        Self { tensors, params, running }
+    }
+
+    fn params(&self) -> Vec<&[f32]> {
+        self.slices(0, self.params)
+    }
+
+    fn running(&self) -> Vec<&[f32]> {
+        self.slices(self.params, self.running)
+    }
+
+    fn slices(&self, start: usize, count: usize) -> Vec<&[f32]> {
+        let slice = |tensor: &'_ FlexTensor| -> usize { tensor.layout().shape().iter().product() };
+        self.tensors[start..start + count].iter().map(|tensor| &tensor.storage::<f32>()[..slice(tensor)]).collect()
+    }
+}
