@@ -21,7 +21,10 @@ mod lower;
 mod module;
 mod moments;
 mod tensor_math;
+mod upstream;
 
 pub use error::{BuildError, ValueError};
 pub use fused::Path;
 pub use module::NormAct;
+pub use normact_cpu::copy;
+pub use upstream::upstream;

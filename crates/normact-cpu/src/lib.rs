@@ -24,3 +24,4 @@ mod vector;
 pub use compiled::{Backward, Compiled, Forward};
 pub use output::{View, ViewMut};
 pub use program::Lane;
+pub use run::copy;

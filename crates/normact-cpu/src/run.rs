@@ -123,6 +123,16 @@ pub(crate) fn run(program: &Program, reads: &Reads<'_>, out: Option<Shared<'_>>)
     Outcome { kept, finals: finals.collect() }
 }
 
+/// Copies a slice with all cores, as fast as memory allows: the yardstick of a full-size read and
+/// write.
+///
+/// # Panics
+/// The lengths differ.
+pub fn copy(from: &[f32], to: &mut [f32]) {
+    let chunk = from.len().div_ceil(PIECES).max(SERIAL);
+    to.par_chunks_mut(chunk).zip(from.par_chunks(chunk)).for_each(|(to, from)| to.copy_from_slice(from));
+}
+
 /// Cuts the input into blocks, merged until they have about [`BLOCK`] elements.
 fn blocks(program: &Program) -> Vec<Region> {
     let (sizes, cut) = (program.sizes, program.cut);

@@ -112,7 +112,11 @@ fn average(graph: &mut Graph, quantity: Quantity, operand: ValueId, to: Axes, si
         return match quantity {
             Quantity::Mean => operand,
             Quantity::MeanSquare => graph.binary(Prim::Mul, operand, operand),
-            Quantity::Variance => graph.constant(0.0).expect("0 is finite"),
+            // 0, and NaN where the operand is not finite.
+            Quantity::Variance => {
+                let minus = graph.unary(Prim::Neg, operand);
+                graph.binary(Prim::Add, operand, minus)
+            }
         };
     }
     graph.reduce(statistic(quantity), operand, to)

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Counts bytes for `normact bench`; two atomic additions for each allocation.
+#[global_allocator]
+static ALLOCATOR: normact::bench::Allocator = normact::bench::TRACKED;
+
 fn main() -> ExitCode {
     quiet_graphics_loader();
     normact::cli::main()

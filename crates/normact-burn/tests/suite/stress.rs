@@ -64,14 +64,17 @@ fn a_bad_sample_leaves_the_others_alone() {
 }
 
 #[test]
-fn the_order_in_memory_makes_no_difference() {
+fn the_order_in_memory_makes_no_difference_but_rounding() {
     let layer = evonorm_b0();
     for device in devices() {
         let module = built(&layer, 6, &device);
         // Channels last in memory, and the same numbers in the usual order.
         let last = tensor([2, 5, 3, 6], &random(&[2, 5, 3, 6], 1.0, 3), &device, FloatDType::F32).permute([0, 3, 1, 2]);
         let usual = Tensor::<4>::from_data(last.clone().into_data(), &device.clone().autodiff());
-        assert_eq!(numbers(module.forward(last)), numbers(module.forward(usual)), "{device:?}");
+        let (last, usual) = (numbers(module.forward(last)), numbers(module.forward(usual)));
+        for (index, (last, usual)) in last.iter().zip(&usual).enumerate() {
+            assert!((last - usual).abs() < 1e-6, "{device:?}: {last} and {usual} at {index}");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! Results go to standard output, everything else to standard error. Exit codes: 0 success, 1 a
 //! negative answer, 2 bad use.
 
+mod bench;
 mod canon;
 mod check;
 mod completions;
@@ -83,6 +84,7 @@ enum Command {
     Canon(canon::Args),
     Run(run::Args),
     Gradcheck(gradcheck::Args),
+    Bench(bench::Args),
     Train(train::Args),
     Explain(explain::Args),
     Completions(completions::Args),
@@ -100,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Canon(args) => canon::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Gradcheck(args) => gradcheck::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Completions(args) => completions::run(&args),
