@@ -24,7 +24,7 @@ mod tensor_math;
 mod upstream;
 
 pub use error::{BuildError, ValueError};
-pub use fused::Path;
+pub use fused::{Path, reset_most_in_use, result_bytes};
 pub use module::NormAct;
 pub use normact_cpu::copy;
 pub use upstream::upstream;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
-use burn::tensor::{Shape, TensorData};
+use burn::tensor::{DType, Shape, TensorData};
 use normact_cpu::{Compiled, Lane, View, ViewMut};
 use normact_plan::Sizes;
 
+use super::pool::{Buffer, SMALLEST};
 use super::{FusedLayer, SLOTS, Spec};
 
 impl FusedLayer for Flex {
@@ -143,7 +144,7 @@ impl Input {
         let strides =
             if channels_last { [channels * positions, 1, channels] } else { [channels * positions, positions, 1] };
         Output {
-            data: vec![0.0; samples * channels * positions],
+            storage: Storage::new(samples * channels * positions),
             shape: self.tensor.layout().shape().clone(),
             strides,
             channels_last,
@@ -156,9 +157,31 @@ fn sizes(tensor: &FlexTensor) -> Sizes {
     Sizes { samples: dims[0], channels: dims[1], positions: dims[2..].iter().product() }
 }
 
+enum Storage {
+    Numbers(Vec<f32>),
+    Pooled(Buffer),
+}
+
+impl Storage {
+    fn new(len: usize) -> Self {
+        let pooled = if 4 * len >= SMALLEST { Buffer::take(4 * len) } else { None };
+        pooled.map_or_else(|| Storage::Numbers(vec![0.0; len]), Storage::Pooled)
+    }
+
+    fn data(self, shape: Shape) -> TensorData {
+        match self {
+            Storage::Numbers(numbers) => TensorData::new(numbers, shape),
+            Storage::Pooled(buffer) => {
+                let len = 4 * shape.iter().product::<usize>();
+                TensorData::from_bytes(buffer.into_bytes(len), shape, DType::F32)
+            }
+        }
+    }
+}
+
 /// A result on its way.
 struct Output {
-    data: Vec<f32>,
+    storage: Storage,
     shape: Shape,
     strides: [usize; 3],
     channels_last: bool,
@@ -166,20 +189,25 @@ struct Output {
 
 impl Output {
     fn view(&mut self) -> ViewMut<'_> {
-        ViewMut { data: &mut self.data, strides: self.strides }
+        let len = self.shape.iter().product();
+        let data = match &mut self.storage {
+            Storage::Numbers(numbers) => numbers.as_mut_slice(),
+            Storage::Pooled(buffer) => buffer.numbers(len),
+        };
+        ViewMut { data, strides: self.strides }
     }
 
     fn tensor(self) -> FlexTensor {
         let dims: Vec<usize> = self.shape.iter().copied().collect();
         if !self.channels_last {
-            return FlexTensor::from_data(TensorData::new(self.data, self.shape));
+            return FlexTensor::from_data(self.storage.data(self.shape));
         }
         // Made as [n, spatial..., c], seen as [n, c, spatial...].
         let rank = dims.len();
         let in_memory: Vec<usize> =
             std::iter::once(dims[0]).chain(dims[2..].iter().copied()).chain([dims[1]]).collect();
         let axes: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
-        FlexTensor::from_data(TensorData::new(self.data, Shape::from(in_memory))).permute(&axes)
+        FlexTensor::from_data(self.storage.data(Shape::from(in_memory))).permute(&axes)
     }
 }
 

@@ -9,6 +9,7 @@
 //! evaluation. [`path`] says beforehand whether a layer can run this way.
 
 mod flex;
+mod pool;
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -24,6 +25,7 @@ use burn::tensor::{DType, Device, Tensor};
 use normact_ir::Mode;
 
 use crate::lower::Plan;
+pub use pool::{reset_most_in_use, result_bytes};
 
 /// How many parameters and running averages the operation takes.
 const SLOTS: usize = 10;

@@ -1,6 +1,7 @@
-//! Bytes that a step allocates, counted by the allocator of the program.
+//! Bytes that a step allocates: counted by the allocator of the program, and by the pool of results.
 
 use burn::tensor::Device;
+use normact_burn::{reset_most_in_use, result_bytes};
 use peak_alloc::PeakAlloc;
 
 /// The type of [`TRACKED`].
@@ -22,17 +23,19 @@ impl Memory {
     pub fn start(device: &Device) -> Self {
         let is_host = !format!("{device:?}").contains("Cube");
         TRACKED.reset_peak_usage();
-        let before = TRACKED.current_usage();
-        Self { before: (is_host && before > 0).then_some(before) }
+        reset_most_in_use();
+        let (allocated, results) = (TRACKED.current_usage(), result_bytes().0);
+        Self { before: (is_host && allocated > 0).then_some(allocated + results) }
     }
 
     /// Bytes that were allocated since and are alive.
     pub fn alive(&self) -> Option<usize> {
-        self.before.map(|before| TRACKED.current_usage().saturating_sub(before))
+        self.before.map(|before| (TRACKED.current_usage() + result_bytes().0).saturating_sub(before))
     }
 
-    /// The most bytes that were alive at once, beyond what was alive at the start.
+    /// The most bytes that were alive at once, beyond what was alive at the start. The two counts
+    /// may be largest at different moments: then this is more than there were.
     pub fn peak(&self) -> Option<usize> {
-        self.before.map(|before| TRACKED.peak_usage().saturating_sub(before))
+        self.before.map(|before| (TRACKED.peak_usage() + result_bytes().1).saturating_sub(before))
     }
 }
