@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use normact_ir::{Axes, Channels, Dag, Law, Prim};
 
+use crate::adjoint::Joint;
 use crate::graph::{Expr, Graph, Operands, Statistic, ValueId};
 use crate::schedule::{Plan, Schedule, Sizes};
 
@@ -14,8 +15,8 @@ pub(crate) struct Writer<'a> {
     dag: &'a Dag,
     buffers: Vec<String>,
     names: HashMap<ValueId, String>,
-    /// The `let` lines so far.
-    pub(crate) lines: Vec<String>,
+    /// The `let` lines so far, and whether each names a reduction.
+    pub(crate) lines: Vec<(String, bool)>,
 }
 
 /// How tightly an operator binds.
@@ -54,10 +55,16 @@ impl<'a> Writer<'a> {
                 .find(|name| !taken.contains(&name.as_str()) && !writer.names.values().any(|known| known == name))
                 .expect("there are names enough");
             let text = writer.expression(id, Binding::Sum);
-            writer.lines.push(format!("let {name} = {text}"));
+            let is_reduction = matches!(graph.expr(id), Expr::Reduce { .. });
+            writer.lines.push((format!("let {name} = {text}"), is_reduction));
             writer.names.insert(id, name);
         }
         writer
+    }
+
+    /// The lines of shared values that are not reductions.
+    fn shared(&self) -> impl Iterator<Item = &String> {
+        self.lines.iter().filter(|(_, is_reduction)| !is_reduction).map(|(line, _)| line)
     }
 
     /// A value as text.
@@ -80,7 +87,14 @@ impl<'a> Writer<'a> {
                 let binding = if value.get() < 0.0 { Binding::Sum } else { Binding::Tight };
                 (value.to_string(), binding)
             }
-            Expr::Count { of, per } => (format!("count{}/{}", letters(of), letters(per)), Binding::Tight),
+            Expr::Count { of, per } => match (sizes_of(of), sizes_of(per)) {
+                (of, per) if per.is_empty() => (of.join(" * "), Binding::Product),
+                (of, per) => {
+                    let of = if of.is_empty() { "1".to_owned() } else { of.join(" * ") };
+                    let per = if per.len() == 1 { per.concat() } else { format!("({})", per.join(" * ")) };
+                    (format!("{of} / {per}"), Binding::Product)
+                }
+            },
             Expr::Param(param) => (self.dag.param(param).name.clone(), Binding::Tight),
             Expr::Running(buffer) => (self.buffers[buffer].clone(), Binding::Tight),
             Expr::Prim(Prim::Neg, Operands::One(a)) => {
@@ -129,43 +143,40 @@ fn statistic_name(statistic: Statistic) -> &'static str {
 
 /// The axes a reduction leaves: `[n, group]`, `[c]`, `[]`.
 fn letters(axes: Axes) -> String {
+    format!("[{}]", sizes_of(axes).join(", "))
+}
+
+/// The names of the sizes of a value.
+fn sizes_of(axes: Axes) -> Vec<&'static str> {
     let channels = match axes.channels {
         Channels::One => None,
         Channels::Groups(_) => Some("group"),
         Channels::All => Some("c"),
     };
     let letters = [axes.samples.then_some("n"), channels, axes.positions.then_some("s")];
-    format!("[{}]", letters.into_iter().flatten().collect::<Vec<_>>().join(", "))
+    letters.into_iter().flatten().collect()
 }
 
-/// The joint graph in the notation of the language: one line for each shared value, then the results.
-pub fn gradient_text(plan: &Plan, name: &str, dag: &Dag) -> String {
-    let joint = &plan.joint;
-    let results: Vec<(String, ValueId)> = std::iter::once(("y".to_owned(), joint.output))
-        .chain(joint.input_gradient.map(|id| ("dx".to_owned(), id)))
-        .chain(
-            dag.params()
-                .iter()
-                .zip(&joint.param_gradients)
-                .filter_map(|(param, id)| Some((format!("d{}", param.name), (*id)?))),
-        )
-        .collect();
-    let roots: Vec<ValueId> = results.iter().map(|(_, id)| *id).collect();
+/// A layer and its gradients in the notation of the language: one line for each shared value, then
+/// the results.
+pub fn gradient_text(joint: &Joint, name: &str, dag: &Dag) -> String {
+    let params = dag.params().iter().zip(&joint.param_gradients);
+    let of_params = params.map(|(param, id)| (format!("d{}", param.name), *id));
+    let results = [("y".to_owned(), Some(joint.output)), ("dx".to_owned(), joint.input_gradient)];
+    let results: Vec<(String, Option<ValueId>)> = results.into_iter().chain(of_params).collect();
+    let roots: Vec<ValueId> = results.iter().filter_map(|(_, id)| *id).collect();
     let writer = Writer::new(&joint.graph, dag, &roots);
     let mut text = String::new();
-    let params: Vec<&str> = dag.params().iter().map(|param| param.name.as_str()).collect();
-    let inputs: Vec<&str> = ["x", "dy"].into_iter().chain(params).collect();
-    let _ = writeln!(text, "// {name} and its gradients, of {}.", inputs.join(", "));
-    let _ = writeln!(
-        text,
-        "// sum[c](v) sums over everything but channels, mean[n, group](v) averages what falls into a group."
-    );
-    for line in &writer.lines {
+    let _ = writeln!(text, "// {name}(x) with its gradients, given the upstream gradient dy of x's shape.");
+    let _ = writeln!(text, "// sum[c](v) sums what each channel has, mean[n, group](v) averages what each group of each");
+    let _ = writeln!(text, "// sample has; n, c, s and group are the numbers of samples, channels, positions and groups.");
+    for (line, _) in &writer.lines {
         let _ = writeln!(text, "{line}");
     }
     let width = results.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     for (name, id) in &results {
-        let _ = writeln!(text, "{name:width$} = {}", writer.value(*id));
+        let value = id.map_or_else(|| "0".to_owned(), |id| writer.value(id));
+        let _ = writeln!(text, "{name:width$} = {value}");
     }
     text
 }
@@ -180,7 +191,6 @@ pub fn plan_text(plan: &Plan, name: &str, dag: &Dag, sizes: Sizes) -> String {
         ("forward", &plan.forward, joint.averages.iter().flatten().copied().collect::<Vec<_>>()),
         ("backward", &plan.backward, joint.param_gradients.iter().flatten().copied().collect()),
     ] {
-        let write = schedule.passes.iter().find_map(|pass| pass.write);
         let in_passes = schedule.passes.iter().flat_map(|pass| pass.roots()).chain(results);
         let writer = Writer::new(&joint.graph, dag, &in_passes.collect::<Vec<_>>());
         let _ = writeln!(text);
@@ -193,6 +203,9 @@ pub fn plan_text(plan: &Plan, name: &str, dag: &Dag, sizes: Sizes) -> String {
             traffic[0],
             traffic[1]
         );
+        for line in writer.shared() {
+            let _ = writeln!(text, "  {line}");
+        }
         let blocks = schedule.blocks(sizes);
         let _ = writeln!(
             text,
@@ -206,11 +219,9 @@ pub fn plan_text(plan: &Plan, name: &str, dag: &Dag, sizes: Sizes) -> String {
                 let place = if schedule.across.contains(&id) { ", across blocks" } else { "" };
                 let _ = writeln!(text, "    {}{place}", writer.named(id));
             }
-            if let Some(id) = write {
-                if pass.write.is_some() {
-                    let result = if title == "forward" { "y" } else { "dx" };
-                    let _ = writeln!(text, "    write {result} = {}", writer.value(id));
-                }
+            if let Some(id) = pass.write {
+                let result = if title == "forward" { "y" } else { "dx" };
+                let _ = writeln!(text, "    write {result} = {}", writer.value(id));
             }
             for &id in &pass.small {
                 let _ = writeln!(text, "    {}", writer.named(id));
@@ -223,7 +234,7 @@ pub fn plan_text(plan: &Plan, name: &str, dag: &Dag, sizes: Sizes) -> String {
     let kept = plan.kept_slots(sizes);
     let share = kept as f64 / sizes.elements() as f64;
     let _ = writeln!(text);
-    let _ = writeln!(text, "kept for the backward pass: x and {kept} statistics ({:.2} % of x)", 100.0 * share);
+    let _ = writeln!(text, "kept for the backward pass: x and {kept} statistics ({:.2} % as many as x has elements)", 100.0 * share);
     text
 }
 

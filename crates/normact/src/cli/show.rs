@@ -1,8 +1,9 @@
-//! `normact show`: a layer as text, graph, canonical form, JSON or DOT.
+//! `normact show`: a layer as text, graph, canonical form, gradient, plan, JSON or DOT.
 
 use clap::ValueEnum;
 use normact_egraph::{Budget, canonical, canonical_rules};
-use normact_ir::{Dag, Layer, json};
+use normact_ir::{Dag, Layer, Mode, Shape, check, json};
+use normact_plan::{Plan, Sizes, gradient_text, joint, plan_text};
 use normact_syntax::print as print_text;
 
 use serde_json::Value;
@@ -15,11 +16,14 @@ Examples:
   normact show evonorm_s0                       the formula with its functions inlined
   normact show evonorm_b0 --as graph            nodes, axes, statistics
   normact show my.nact --as canonical           what equal layers have in common, and their key
+  normact show evonorm_s0 --as gradient         the layer and its derivatives as formulas
+  normact show bn_relu --as plan --shape 32,64,32,32
+                                                passes over memory, and what is kept for backward
   normact show my.nact:best --as json > best.json
   normact show best.json --as text
   normact show gn_silu --as dot | dot -Tsvg > gn_silu.svg";
 
-/// Show a layer as text, graph, canonical form, JSON or DOT
+/// Show a layer as text, graph, canonical form, gradient, plan, JSON or DOT
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -29,6 +33,10 @@ pub(crate) struct Args {
     /// The form
     #[arg(long = "as", value_enum, value_name = "FORM", hide_default_value = true)]
     form: Option<Form>,
+
+    /// With --as plan, the shape of the input
+    #[arg(long, value_name = "N,C,H,W", default_value = "32,64,32,32", value_parser = super::tensors::shape)]
+    shape: Shape,
 
     /// The same as --as json; with --as canonical, an object with the key and the form
     #[arg(long)]
@@ -47,6 +55,10 @@ enum Form {
     Graph,
     /// The normal form that all equal layers share, with its key
     Canonical,
+    /// The result and the gradients of the input and of every parameter, as formulas
+    Gradient,
+    /// The passes over memory of a training step, and what is kept between forward and backward
+    Plan,
     /// The versioned JSON form other programs read and write
     Json,
     /// A drawing for Graphviz
@@ -69,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let form = match (args.form, args.json) {
         (Some(Form::Canonical), true) => return canonical_json(layer),
         (None | Some(Form::Json), true) => Form::Json,
-        (Some(Form::Text | Form::Graph | Form::Dot), true) => {
+        (Some(Form::Text | Form::Graph | Form::Gradient | Form::Plan | Form::Dot), true) => {
             return Err(Failure::new("`--json` goes with `--as json` and `--as canonical` only")
                 .help("leave one of the two out"));
         }
@@ -79,10 +91,21 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         Form::Text => print_text(layer),
         Form::Graph => normact_emit::listing(layer),
         Form::Canonical => canonical_text(layer),
+        Form::Gradient => gradient_text(&joint(&layer.dag, Mode::Training, None), &layer.name, &layer.dag),
+        Form::Plan => plan(layer, &args.shape)?,
         Form::Json => json::to_json_pretty(layer) + "\n",
         Form::Dot => normact_emit::dot(layer),
     })?;
     Ok(Outcome::Success)
+}
+
+fn plan(layer: &Layer, shape: &Shape) -> Result<String, Failure> {
+    let (errors, _) = check(&layer.dag, shape);
+    if let Some(error) = errors.into_iter().next() {
+        return Err(Failure::new(error.to_string()));
+    }
+    let sizes = Sizes { samples: shape.samples(), channels: shape.channels(), positions: shape.positions() };
+    Ok(plan_text(&Plan::new(&layer.dag, Mode::Training, sizes), &layer.name, &layer.dag, sizes))
 }
 
 /// The canonical form, which reads back: what is said about it is a comment.
