@@ -105,6 +105,37 @@ impl NormAct {
         fused::path(&self.plan, self.mode(x), &x.device(), x.dtype())
     }
 
+    /// How an input of that shape is executed, for people: the path and why, the passes over memory,
+    /// and what is kept between forward and backward.
+    ///
+    /// # Errors
+    /// The shape does not fit.
+    pub fn explain<const D: usize>(&self, x: &Tensor<D>) -> Result<String, ShapeError> {
+        let dims = x.dims();
+        self.check(&dims)?;
+        let mode = self.mode(x);
+        let name = &self.layer().name;
+        let mode_name = match mode {
+            Mode::Training => "training",
+            Mode::Evaluation => "evaluation",
+        };
+        Ok(match self.path(x) {
+            Path::OpByOp(reason) => format!("{name}, {mode_name}: operation by operation, since {reason}"),
+            Path::Fused => {
+                let sizes = Sizes { samples: dims[0], channels: dims[1], positions: dims[2..].iter().product() };
+                let plan = normact_plan::Plan::new(&self.layer().dag, mode, sizes);
+                let ([forward, backward], [f, b]) = (plan.traffic(), plan.cached_traffic());
+                let kept = plan.kept_slots(sizes);
+                format!(
+                    "{name}, {mode_name}: fused, one operation forward and one backward\n\
+                     full-size reads and writes: {forward} forward, {backward} backward; {f} and {b} where blocks \
+                     stay in the cache\n\
+                     kept for the backward pass: the input and {kept} statistics"
+                )
+            }
+        })
+    }
+
     /// The same layer, executed operation by operation: the plain reading of the formula, for
     /// comparison and for back-ends that record operations.
     pub fn op_by_op(self) -> Self {

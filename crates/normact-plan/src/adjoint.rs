@@ -114,8 +114,8 @@ fn average(graph: &mut Graph, quantity: Quantity, operand: ValueId, to: Axes, si
             Quantity::MeanSquare => graph.binary(Prim::Mul, operand, operand),
             // 0, and NaN where the operand is not finite.
             Quantity::Variance => {
-                let minus = graph.unary(Prim::Neg, operand);
-                graph.binary(Prim::Add, operand, minus)
+                let zero = graph.constant(0.0).expect("0 is finite");
+                graph.binary(Prim::Mul, operand, zero)
             }
         };
     }
@@ -249,6 +249,7 @@ impl Reverse<'_> {
         match symbol {
             Symbol::Number(0.0) => None,
             Symbol::Number(number) => self.graph.borrow_mut().constant(number),
+            Symbol::Value(graph, id) if graph.borrow().as_constant(id) == Some(0.0) => None,
             Symbol::Value(_, id) => Some(id),
         }
     }

@@ -168,8 +168,10 @@ pub fn gradient_text(joint: &Joint, name: &str, dag: &Dag) -> String {
     let writer = Writer::new(&joint.graph, dag, &roots);
     let mut text = String::new();
     let _ = writeln!(text, "// {name}(x) with its gradients, given the upstream gradient dy of x's shape.");
-    let _ = writeln!(text, "// sum[c](v) sums what each channel has, mean[n, group](v) averages what each group of each");
-    let _ = writeln!(text, "// sample has; n, c, s and group are the numbers of samples, channels, positions and groups.");
+    let _ =
+        writeln!(text, "// sum[c](v) sums what each channel has, mean[n, group](v) averages what each group of each");
+    let _ =
+        writeln!(text, "// sample has; n, c, s and group are the numbers of samples, channels, positions and groups.");
     for (line, _) in &writer.lines {
         let _ = writeln!(text, "{line}");
     }
@@ -234,7 +236,11 @@ pub fn plan_text(plan: &Plan, name: &str, dag: &Dag, sizes: Sizes) -> String {
     let kept = plan.kept_slots(sizes);
     let share = kept as f64 / sizes.elements() as f64;
     let _ = writeln!(text);
-    let _ = writeln!(text, "kept for the backward pass: x and {kept} statistics ({:.2} % as many as x has elements)", 100.0 * share);
+    let _ = writeln!(
+        text,
+        "kept for the backward pass: x and {kept} statistics ({:.2} % as many as x has elements)",
+        100.0 * share
+    );
     text
 }
 

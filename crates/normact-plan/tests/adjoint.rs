@@ -1,33 +1,66 @@
 //! The joint graph against the reference evaluator: outputs, batch averages and every gradient.
 
 use normact_ir::random::Space;
-use normact_ir::{Axes, Buffers, Channels, Dag, Inputs, Mode, Prim, Shape, evaluate};
+use normact_ir::{Axes, Buffers, Channels, Dag, Inputs, Layer, Mode, Prim, Shape, evaluate};
 use normact_plan::graph::{Expr, Graph, Operands, Statistic, ValueId};
-use normact_plan::{Joint, Sizes, joint};
+use normact_plan::{Joint, Plan, Sizes, joint};
 use normact_syntax::{Overrides, Source, compile};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 #[test]
 fn built_in_layers_have_the_gradients_of_the_evaluator() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../grammar/layers");
     let mut count = 0;
-    for file in std::fs::read_dir(folder).expect("the built-in layers are in grammar/layers") {
-        let path = file.expect("a folder can be listed").path();
-        let text = std::fs::read_to_string(&path).expect("a layer is a text file");
-        let analysis = compile(&Source::new(path.display().to_string(), &text), &Overrides::default());
-        for layer in &analysis.layers {
-            for (seed, dims) in [[3, 8, 4, 5], [2, 6, 3, 1], [1, 4, 1, 1]].iter().enumerate() {
-                for mode in [Mode::Training, Mode::Evaluation] {
-                    let case = Case::draw(&layer.layer.dag, &Shape::new(dims).unwrap(), seed as u64);
-                    let steady = case.compare(&layer.layer.dag, mode);
-                    assert!(steady > 0.9, "{} {dims:?} {mode:?}: {steady} steady", layer.layer.name);
-                    count += 1;
-                }
+    for layer in built_in_layers() {
+        for (seed, dims) in [[3, 8, 4, 5], [2, 6, 3, 1], [1, 4, 1, 1]].iter().enumerate() {
+            for mode in [Mode::Training, Mode::Evaluation] {
+                let case = Case::draw(&layer.dag, &Shape::new(dims).unwrap(), seed as u64);
+                let steady = case.compare(&layer.dag, mode);
+                assert!(steady > 0.9, "{} {dims:?} {mode:?}: {steady} steady", layer.name);
+                count += 1;
             }
         }
     }
     assert!(count >= 19 * 6, "{count}");
+}
+
+#[test]
+fn little_is_kept_beside_the_input() {
+    for layer in built_in_layers() {
+        for [samples, channels, positions] in [[32, 128, 3136], [32, 64, 1024], [8, 16, 64], [64, 512, 1], [1, 3, 2]] {
+            let sizes = Sizes { samples, channels, positions };
+            let plan = Plan::new(&layer.dag, Mode::Training, sizes);
+            let kept = 8 * plan.kept_slots(sizes);
+            assert!(20 * kept <= 4 * sizes.elements(), "{}: {kept} bytes beside {sizes:?}", layer.name);
+        }
+    }
+}
+
+#[test]
+fn plans_move_no_more_memory_than_a_hand_fused_layer() {
+    let sizes = Sizes { samples: 32, channels: 64, positions: 1024 };
+    for (name, traffic, cached) in [
+        ("evonorm_s0", [3, 5], [2, 3]),
+        ("gn_silu", [3, 5], [2, 3]),
+        ("bn_relu", [3, 5], [2, 3]),
+        ("evonorm_b0", [3, 5], [2, 3]),
+        ("dyt", [2, 3], [2, 3]),
+    ] {
+        let layer = built_in_layers().into_iter().find(|layer| layer.name == name).expect("a built-in layer");
+        let plan = Plan::new(&layer.dag, Mode::Training, sizes);
+        assert_eq!((plan.traffic(), plan.cached_traffic()), (traffic, cached), "{name}");
+    }
+}
+
+fn built_in_layers() -> Vec<Layer> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../grammar/layers");
+    let files = std::fs::read_dir(folder).expect("the built-in layers are in grammar/layers");
+    let layers = files.flat_map(|file| {
+        let path = file.expect("a folder can be listed").path();
+        let text = std::fs::read_to_string(&path).expect("a layer is a text file");
+        compile(&Source::new(path.display().to_string(), &text), &Overrides::default()).layers
+    });
+    layers.map(|layer| layer.layer).collect()
 }
 
 #[test]

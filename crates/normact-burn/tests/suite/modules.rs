@@ -5,7 +5,7 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
 use burn::store::{ModuleSnapshot, SafetensorsStore};
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData, Tolerance};
 use expect_test::expect;
 use normact_burn::NormAct;
 use normact_ir::{Extent, Groups, IndexSet, Inputs, Layer, Mode, Moment, Prim, Running, Shape};
@@ -385,4 +385,34 @@ fn has_tracked_buffers(module: &impl Module) -> bool {
     let mut tracked = Tracked(false);
     module.visit(&mut tracked);
     tracked.0
+}
+
+#[test]
+fn the_module_explains_how_it_runs() {
+    let device = Device::flex().autodiff();
+    let module = NormAct::new(&evonorm_b0(), 8, &device).expect("the layer fits");
+    let x = Tensor::<4>::ones([4, 8, 16, 16], &device);
+    expect![[r#"
+        evonorm_b0, training: fused, one operation forward and one backward
+        full-size reads and writes: 3 forward, 5 backward; 2 and 3 where blocks stay in the cache
+        kept for the backward pass: the input and 80 statistics"#]]
+    .assert_eq(&module.explain(&x).expect("the shape fits"));
+    let x = x.cast(FloatDType::F64);
+    expect!["evonorm_b0, training: operation by operation, since the fused path computes in f32, and the input is f64"]
+        .assert_eq(&module.explain(&x).expect("the shape fits"));
+}
+
+#[test]
+fn a_backward_pass_starts_from_a_given_gradient() {
+    for device in devices() {
+        let device = device.autodiff();
+        let numbers = |seed: f32| -> Vec<f32> { (0..60).map(|i| (i as f32 * seed).sin()).collect() };
+        let tensor = |seed| Tensor::<4>::from_data(TensorData::new(numbers(seed), [1, 3, 4, 5]), &device);
+        let module = NormAct::new(&evonorm_b0(), 3, &device).expect("the layer fits");
+        let (x, dy) = (tensor(0.7).require_grad(), tensor(1.3));
+        let given = normact_burn::upstream(module.forward(x.clone()), dy.clone()).backward();
+        let summed = (module.forward(x.clone()) * dy).sum().backward();
+        let gradient = |gradients| x.grad(gradients).expect("x has a gradient").into_data();
+        gradient(&given).assert_approx_eq::<f32>(&gradient(&summed), Tolerance::absolute(1e-6));
+    }
 }

@@ -44,6 +44,32 @@ fn a_large_mean_does_not_drown_the_variance() {
 }
 
 #[test]
+fn variances_at_both_ends_of_the_format_are_normalized_away() {
+    let dims = [3, 8, 9, 7];
+    // On the CPU, statistics are f64: even squares beyond the largest f32 do no harm.
+    let device = Device::flex();
+    for (scale, over) in [1e15, 1e-15, 1e30, 1e-18].into_iter().flat_map(|scale| INDEX_SETS.map(|over| (scale, over))) {
+        let x: Vec<f64> = random(&dims, 0.0, 7).iter().map(|x| f64::from((x * scale) as f32)).collect();
+        let norm = norm(over, 0.0);
+        let inputs = inputs(&norm, &dims, x.clone());
+        let dy = random(&dims, 0.0, 8);
+        let expected = reference::expected(&norm.dag, &inputs, Mode::Training, &dy);
+        let found = Subject::new(&norm, &inputs, &device, FloatDType::F32).pass(&x, Mode::Training, &dy);
+        let largest = expected.dx.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+        let dx: Vec<f64> =
+            found.dx.iter().zip(&expected.dx).map(|(found, expected)| (found - expected) / largest).collect();
+        assert!(difference(&found.y, &expected.y) < 1e-5, "{over} at {scale:e}: y");
+        // Gradients of 1e30-fold inputs are below the smallest normal f32.
+        if scale < 1e30 {
+            assert!(dx.iter().all(|difference| difference.abs() < 1e-5), "{over} at {scale:e}: dx");
+        }
+        for (found, expected) in found.params.iter().zip(&expected.params) {
+            assert!(difference(found, expected) < 1e-5, "{over} at {scale:e}: gradients of parameters");
+        }
+    }
+}
+
+#[test]
 fn a_bad_sample_leaves_the_others_alone() {
     let dims = [3, 4, 5, 1];
     let per_sample = 4 * 5;

@@ -140,10 +140,8 @@ struct Timed {
 
 fn layer_figures(layer: &Layer, module: &NormAct, dims: [usize; 4], device: &OpenDevice, runs: usize) -> LayerFigures {
     let autodiff = device.device.clone().autodiff();
-    let mut subjects = vec![
-        Subject::Module(Box::new(module.clone())),
-        Subject::Module(Box::new(module.clone().op_by_op())),
-    ];
+    let mut subjects =
+        vec![Subject::Module(Box::new(module.clone())), Subject::Module(Box::new(module.clone().op_by_op()))];
     subjects.extend(burns_own(&layer.name, dims[1], &autodiff));
     let mut timed: Vec<Timed> = subjects
         .into_iter()
