@@ -12,7 +12,7 @@ use normact_ir::{
 };
 use normact_plan::{Sizes, graph::one_by_one};
 
-use crate::fused::Cache;
+use crate::fused::{Cache, cube};
 use crate::moments::{Averages, as_value, root};
 use crate::tensor_math::*;
 
@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) buffers: Buffers,
     /// The layer compiled for the CPU.
     pub(crate) on_cpu: Cache<(Mode, Sizes, Lane), Compiled>,
+    /// The layer lowered for GPUs.
+    pub(crate) on_gpu: Cache<(Mode, Sizes), cube::Compiled>,
     /// How often each node is read in training.
     training_reads: Vec<usize>,
     /// The same in evaluation, where batch statistics do not read their operand.
@@ -42,7 +44,15 @@ impl Plan {
         let buffers = Buffers::of(&layer.dag);
         let training_reads = reads(&layer.dag, &buffers, Mode::Training);
         let evaluation_reads = reads(&layer.dag, &buffers, Mode::Evaluation);
-        Ok(Self { layer, channels, buffers, on_cpu: Cache::new(), training_reads, evaluation_reads })
+        Ok(Self {
+            layer,
+            channels,
+            buffers,
+            on_cpu: Cache::new(),
+            on_gpu: Cache::new(),
+            training_reads,
+            evaluation_reads,
+        })
     }
 
     fn reads(&self, mode: Mode) -> &[usize] {

@@ -102,7 +102,7 @@ impl NormAct {
         if self.op_by_op {
             return Path::OpByOp("it was asked for".to_owned());
         }
-        fused::path(&self.plan, self.mode(x), &x.device(), x.dtype())
+        fused::path(&self.plan, self.mode(x), sizes(&x.dims()), &x.device(), x.dtype())
     }
 
     /// How an input of that shape is executed, for people: the path and why, the passes over memory,
@@ -149,7 +149,7 @@ impl NormAct {
 
     fn forward_fused<const D: usize>(&self, x: Tensor<D>, mode: Mode) -> Tensor<D> {
         let (dims, dtype, device) = (x.dims(), x.dtype(), x.device());
-        let sizes = Sizes { samples: dims[0], channels: dims[1], positions: dims[2..].iter().product() };
+        let sizes = sizes(&dims);
         let in_f32 = |tensor: Tensor<1>| if tensor.dtype() == DType::F32 { tensor } else { tensor.cast(DType::F32) };
         let mut slots: Vec<Tensor<1>> = self.params.iter().map(|param| in_f32(param.val())).collect();
         if mode == Mode::Evaluation {
@@ -276,6 +276,10 @@ impl NormAct {
             known: self.param_names().chain(self.buffer_names()).map(str::to_owned).collect(),
         })
     }
+}
+
+fn sizes(dims: &[usize]) -> Sizes {
+    Sizes { samples: dims[0], channels: dims[1], positions: dims[2..].iter().product() }
 }
 
 /// Where a named tensor is.

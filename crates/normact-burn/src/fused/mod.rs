@@ -8,6 +8,7 @@
 //! The interface takes a fixed number of tensors beside `x`: parameters, then running averages in
 //! evaluation. [`path`] says beforehand whether a layer can run this way.
 
+pub(crate) mod cube;
 mod flex;
 mod pool;
 
@@ -23,6 +24,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend, Dispatch, DispatchDevice, backend_extension};
 use burn::tensor::{DType, Device, Tensor};
 use normact_ir::Mode;
+use normact_plan::Sizes;
 
 use crate::lower::Plan;
 pub use pool::{reset_most_in_use, result_bytes};
@@ -41,7 +43,7 @@ pub(crate) struct Spec {
 ///
 /// The forward pass gives the output, what the backward pass needs, and the batch averages that
 /// update running ones. The backward pass gives the gradient of `x` and then that of each parameter.
-#[backend_extension(Flex, Autodiff)]
+#[backend_extension(Cube, Flex, Autodiff)]
 #[allow(clippy::too_many_arguments, missing_docs)]
 pub(crate) trait FusedLayer: Backend {
     fn layer_forward(
@@ -87,7 +89,7 @@ pub enum Path {
 }
 
 /// The path of a layer for an input of that device and format.
-pub(crate) fn path(plan: &Plan, mode: Mode, device: &Device, dtype: DType) -> Path {
+pub(crate) fn path(plan: &Plan, mode: Mode, sizes: Sizes, device: &Device, dtype: DType) -> Path {
     let slots = plan.layer.dag.params().len() + if mode == Mode::Evaluation { plan.buffers.list().len() } else { 0 };
     if slots > SLOTS {
         return Path::OpByOp(format!("the layer has {slots} parameters and running averages, more than {SLOTS}"));
@@ -98,6 +100,7 @@ pub(crate) fn path(plan: &Plan, mode: Mode, device: &Device, dtype: DType) -> Pa
     let device = device.clone().without_autodiff();
     match device.as_dispatch() {
         DispatchDevice::Flex(_) => Path::Fused,
+        DispatchDevice::Cube(device) => cube::obstacle(plan, mode, sizes, device).map_or(Path::Fused, Path::OpByOp),
         _ => Path::OpByOp("the device has no fused path".to_owned()),
     }
 }
