@@ -18,6 +18,7 @@ fn every_command_has_help_with_examples() {
         "canon",
         "run",
         "gradcheck",
+        "bench",
         "train",
         "explain",
         "completions",
@@ -274,4 +275,62 @@ fn a_reader_that_stops_early_is_no_error() {
     drop(child.stdout.take());
     let (code, _, message) = finished(child.wait_with_output().unwrap());
     assert_eq!((code, message.as_str()), (0, ""));
+}
+
+#[test]
+fn bench_measures_a_step_and_what_it_keeps() {
+    let arguments =
+        ["bench", "evonorm_s0", "bn_relu", "--shape", "4,8,64,64", "--device", "cpu", "--runs", "2", "--json"];
+    let (code, output, messages) = run(&arguments);
+    assert_eq!(code, 0, "{messages}");
+    let report: serde_json::Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(report["device"], "cpu");
+    assert_eq!(report["shape"], serde_json::json!([4, 8, 64, 64]));
+    assert_eq!(report["ideal_passes"], serde_json::json!({"evonorm_s0": 5, "bn_relu": 8}));
+    let input = (4 * 4 * 8 * 64 * 64) as f64;
+    for layer in report["layers"].as_array().unwrap() {
+        let (fused, op_by_op) = (&layer["fused"], &layer["op_by_op"]);
+        assert_eq!(fused["path"], "fused");
+        assert_eq!(op_by_op["path"], "op by op: it was asked for");
+        assert_eq!(fused["passes"], 8);
+        for way in [fused, op_by_op] {
+            assert!(way["forward_ms"].as_f64().unwrap() > 0.0);
+            assert!(way["forward_backward_ms"].as_f64().unwrap() >= way["forward_ms"].as_f64().unwrap());
+        }
+        let kept = |way: &serde_json::Value| way["saved_bytes"].as_f64().unwrap() / input;
+        assert!(kept(fused) < 1.05, "{layer}");
+        assert!(kept(op_by_op) > 3.0, "{layer}");
+    }
+    assert!(report["layers"][0]["burn"].is_null());
+    assert!(report["layers"][1]["burn"]["forward_ms"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn bench_prints_a_table_and_bars() {
+    let (code, output, _) = run(&["bench", "dyt", "--shape", "2,4,8,8", "--device", "cpu", "--runs", "1"]);
+    assert_eq!(code, 0);
+    for part in ["cpu [2, 4, 8, 8]", "forward+backward", "dyt fused", "dyt op by op", "| is the ideal number of passes"]
+    {
+        assert!(output.contains(part), "{part} is missing in\n{output}");
+    }
+}
+
+#[test]
+fn bad_shapes_of_bench_and_plans_are_explained() {
+    let layer = "layer five(x) { x / std[group(5)](x) }";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("five.nact");
+    std::fs::write(&file, layer).unwrap();
+    let file = file.to_str().unwrap();
+    for (arguments, message) in [
+        (vec!["bench", file, "--shape", "2,12,4,4", "--device", "cpu"], "group(5) does not divide the channels"),
+        (vec!["show", file, "--as", "plan", "--shape", "2,12,4,4"], "group(5) does not divide the channels"),
+        (vec!["bench", "dyt", "--shape", "2,4", "--device", "cpu"], "does not have four axes"),
+        (vec!["bench", "dyt", "--shape", "2,0,4,4", "--device", "cpu"], "axis 1 of the input is empty"),
+        (vec!["bench", "dyt", "--runs", "0", "--device", "cpu"], "0 is not in"),
+    ] {
+        let (code, output, messages) = run(&arguments);
+        assert_eq!((code, output.as_str()), (2, ""), "{arguments:?}: {messages}");
+        assert!(messages.contains(message), "{arguments:?}: {messages}");
+    }
 }

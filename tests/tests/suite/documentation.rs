@@ -132,7 +132,7 @@ fn the_readme_shows_what_the_program_prints() {
 }
 
 #[test]
-fn the_equality_shown_in_the_readme_is_what_the_program_says() {
+fn what_the_readme_shows_of_equality_and_plans_is_what_the_program_says() {
     let path = root().join("README.md");
     let mut page = std::fs::read_to_string(&path).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -143,6 +143,11 @@ fn the_equality_shown_in_the_readme_is_what_the_program_says() {
         let (found, answer, _) = run(&["equiv", "evonorm_s1", other]);
         assert_eq!(found, code, "{answer}");
         page = page.replacen(block(&page, marker), &answer, 1);
+    }
+    for (marker, form) in [("<!-- gradient -->", "gradient"), ("<!-- plan -->", "plan")] {
+        let (code, shown, _) = run(&["show", "evonorm_s0", "--as", form]);
+        assert_eq!(code, 0);
+        page = page.replacen(block(&page, marker), &shown, 1);
     }
     expect_file![path].assert_eq(&page);
 }

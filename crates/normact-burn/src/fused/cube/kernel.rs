@@ -10,6 +10,9 @@ use normact_plan::graph::Statistic;
 
 use super::program::{Accumulate, Coordinate, Extent, Index, Op, Program, Span, SpanKind, WORKGROUP, Walk, number};
 
+/// How many sums one thread adds up at a time. A workgroup is at most its square.
+const RADIX: usize = 16;
+
 /// Where a thread is: an element in the view of all ranks, and the block.
 #[derive(CubeType, Clone, Copy)]
 struct At {
@@ -44,6 +47,15 @@ struct Visit {
     positions: usize,
 }
 
+/// The element of a slot that a thread is at, and how far it is to its next one: divisions are slow,
+/// and one for each step of each element would cost more than the element.
+#[derive(CubeType, Clone, Copy)]
+struct Cursor {
+    sample: usize,
+    channel: usize,
+    position: usize,
+}
+
 #[cube(launch_unchecked)]
 pub(super) fn layer_kernel(
     inputs: Sequence<Box<[f32]>>,
@@ -52,22 +64,35 @@ pub(super) fn layer_kernel(
     counts: Sequence<f32>,
     #[comptime] program: Program,
 ) {
-    let blocks = *numbers.index(number::BLOCKS);
+    // Read once: the compiler cannot know that what the kernel writes leaves them as they are.
+    let mut known_numbers = Registry::<usize, usize>::new();
+    #[unroll]
+    for number in 0..numbers.len() {
+        known_numbers.insert(number, *numbers.index(number));
+    }
+    let mut known_counts = Registry::<usize, f32>::new();
+    #[unroll]
+    for number in 0..counts.len() {
+        known_counts.insert(number, *counts.index(number));
+    }
+    let numbers = known_numbers;
+    let counts = known_counts;
+    let blocks = numbers.find(number::BLOCKS);
     // Workgroups beyond the last block, where the grid is not a line, do the last block again.
     let number = min(CUBE_POS, blocks - 1usize);
-    let columns = *numbers.index(number::CHANNEL_BLOCKS);
-    let rows = *numbers.index(number::POSITION_BLOCKS);
+    let columns = numbers.find(number::CHANNEL_BLOCKS);
+    let rows = numbers.find(number::POSITION_BLOCKS);
     let position_block = number % rows;
     let column = number / rows % columns;
     let sample_block = number / (rows * columns);
-    let sample = sample_block * *numbers.index(number::BLOCK_SAMPLES);
-    let channel = column * *numbers.index(number::BLOCK_CHANNELS);
-    let position = position_block * *numbers.index(number::BLOCK_POSITIONS);
+    let sample = sample_block * numbers.find(number::BLOCK_SAMPLES);
+    let channel = column * numbers.find(number::BLOCK_CHANNELS);
+    let position = position_block * numbers.find(number::BLOCK_POSITIONS);
     let block = Block {
         start: At { sample, channel, position, row: sample_block * rows + position_block, column },
-        samples: min(*numbers.index(number::BLOCK_SAMPLES), *numbers.index(number::SAMPLES) - sample),
-        channels: min(*numbers.index(number::BLOCK_CHANNELS), *numbers.index(number::CHANNELS) - channel),
-        positions: min(*numbers.index(number::BLOCK_POSITIONS), *numbers.index(number::POSITIONS) - position),
+        samples: min(numbers.find(number::BLOCK_SAMPLES), numbers.find(number::SAMPLES) - sample),
+        channels: min(numbers.find(number::BLOCK_CHANNELS), numbers.find(number::CHANNELS) - channel),
+        positions: min(numbers.find(number::BLOCK_POSITIONS), numbers.find(number::POSITIONS) - position),
     };
     let mut shared = Shared::<[f32]>::new_slice(comptime!(program.shared));
     let mut statistics = Registry::<usize, f32>::new();
@@ -87,8 +112,8 @@ pub(super) fn layer_kernel(
 fn run(
     inputs: &Sequence<Box<[f32]>>,
     outputs: &mut Sequence<Box<[f32]>>,
-    numbers: &Sequence<usize>,
-    counts: &Sequence<f32>,
+    numbers: &Registry<usize, usize>,
+    counts: &Registry<usize, f32>,
     statistics: &mut Registry<usize, f32>,
     shared: &mut Shared<[f32]>,
     block: &Block,
@@ -158,8 +183,8 @@ fn run(
 fn slot(
     inputs: &Sequence<Box<[f32]>>,
     outputs: &mut Sequence<Box<[f32]>>,
-    numbers: &Sequence<usize>,
-    counts: &Sequence<f32>,
+    numbers: &Registry<usize, usize>,
+    counts: &Registry<usize, f32>,
     statistics: &mut Registry<usize, f32>,
     registers: &mut Registry<usize, f32>,
     shared: &mut Shared<[f32]>,
@@ -179,9 +204,15 @@ fn slot(
     for sum in 0..sums {
         totals[sum] = 0.0f32;
     }
+    let start = cursor(visit, first, comptime!(walk.clone()));
+    let step = cursor(visit, team.runtime(), comptime!(walk.clone()));
     let mut element = first;
+    let mut sample = start.sample;
+    let mut channel = start.channel;
+    let mut position = start.position;
     while element < size {
-        let at = locate(visit, element, comptime!(walk.clone()));
+        let next = Cursor { sample, channel, position };
+        let at = locate(visit, &next);
         let ops = comptime!(walk.element_ops.clone());
         evaluate(inputs, outputs, numbers, counts, statistics, registers, &at, ops);
         #[unroll]
@@ -203,6 +234,10 @@ fn slot(
             output[place] = value;
         }
         element += team;
+        let moved = advance(visit, &next, &step, comptime!(walk.clone()));
+        sample = moved.sample;
+        channel = moved.channel;
+        position = moved.position;
     }
     if comptime!(sums > 0) {
         combine(shared, &mut totals, visit.lane, visit.row, sums, team, comptime!(walk.slots_first));
@@ -217,14 +252,18 @@ fn slot(
         #[unroll]
         for number in 0..moments.len() {
             let accumulate = comptime!(walk.accumulate[moments[number]].clone());
-            let mean = totals[comptime!(moments[number])] / *counts.index(accumulate.count);
+            let mean = totals[comptime!(moments[number])] / counts.find(accumulate.count);
             means.insert(number, mean);
             deviations[comptime!(2 * number)] = 0.0f32;
             deviations[comptime!(2 * number + 1)] = 0.0f32;
         }
         let mut element = first;
+        let mut sample = start.sample;
+        let mut channel = start.channel;
+        let mut position = start.position;
         while element < size {
-            let at = locate(visit, element, comptime!(walk.clone()));
+            let next = Cursor { sample, channel, position };
+            let at = locate(visit, &next);
             let ops = comptime!(walk.element_ops.clone());
             evaluate(inputs, outputs, numbers, counts, statistics, registers, &at, ops);
             #[unroll]
@@ -235,6 +274,10 @@ fn slot(
                 deviations[comptime!(2 * number + 1)] = deviations[comptime!(2 * number + 1)] + deviation * deviation;
             }
             element += team;
+            let moved = advance(visit, &next, &step, comptime!(walk.clone()));
+            sample = moved.sample;
+            channel = moved.channel;
+            position = moved.position;
         }
         let pairs = comptime!(2 * moments.len());
         combine(shared, &mut deviations, visit.lane, visit.row, pairs, team, comptime!(walk.slots_first));
@@ -245,7 +288,7 @@ fn slot(
         let accumulate = comptime!(walk.accumulate[sum].clone());
         let number = comptime!(moments.iter().position(|&moment| moment == sum).unwrap_or(0));
         let total = guarded(totals[sum], block, comptime!(accumulate.clone()));
-        let count = *counts.index(accumulate.count);
+        let count = counts.find(accumulate.count);
         #[unroll]
         for number_of_result in 0..accumulate.results.len() {
             let result = comptime!(accumulate.results[number_of_result].clone());
@@ -321,31 +364,41 @@ fn combine(
             shared[mine + comptime!(sum * WORKGROUP)] = totals[sum];
         }
         sync_cube();
-        #[unroll]
-        for level in 0..comptime!(team.trailing_zeros() as usize) {
-            let half = comptime!(team >> (level + 1));
-            if lane < half {
+        // Few barriers, which cost more than additions: sixteen to one, and then each thread adds up
+        // what is left.
+        let left = comptime!(if team > RADIX { team / RADIX } else { team });
+        if comptime!(team > RADIX) {
+            if lane < left {
                 #[unroll]
                 for sum in 0..sums {
                     let place = mine + comptime!(sum * WORKGROUP);
-                    let more = shared[place + comptime!(half * stride)];
-                    shared[place] = shared[place] + more;
+                    let mut total = shared[place];
+                    #[unroll]
+                    for number in 1..RADIX {
+                        total += shared[place + comptime!(number * left * stride)];
+                    }
+                    shared[place] = total;
                 }
             }
             sync_cube();
         }
         #[unroll]
         for sum in 0..sums {
-            totals[sum] = shared[base + comptime!(sum * WORKGROUP)];
+            let mut total = shared[base + comptime!(sum * WORKGROUP)];
+            #[unroll]
+            for number in 1..left {
+                total += shared[base + comptime!(sum * WORKGROUP + number * stride)];
+            }
+            totals[sum] = total;
         }
     }
 }
 
 #[cube]
-fn extent(numbers: &Sequence<usize>, of_block: usize, #[comptime] span: Span) -> usize {
+fn extent(numbers: &Registry<usize, usize>, of_block: usize, #[comptime] span: Span) -> usize {
     match span.extent {
         Extent::Block => of_block,
-        Extent::Number(index) => *numbers.index(index),
+        Extent::Number(index) => numbers.find(index),
     }
 }
 
@@ -369,9 +422,10 @@ fn elements(extent: usize, #[comptime] span: Span) -> usize {
     }
 }
 
-/// Where the element of that number in a slot is.
+/// Which element of a slot has that number; also how far apart elements are whose numbers are that far
+/// apart.
 #[cube]
-fn locate(visit: &Visit, element: usize, #[comptime] walk: Walk) -> At {
+fn cursor(visit: &Visit, element: usize, #[comptime] walk: Walk) -> Cursor {
     let position = if comptime!(walk.positions.has_elements()) { element % visit.positions } else { 0usize.runtime() };
     let row = if comptime!(walk.positions.has_elements()) { element / visit.positions } else { element };
     let channel = if comptime!(walk.channels.has_elements()) {
@@ -384,10 +438,40 @@ fn locate(visit: &Visit, element: usize, #[comptime] walk: Walk) -> At {
     } else {
         0usize.runtime()
     };
+    Cursor { sample, channel, position }
+}
+
+/// The element that is a step further, with what overflows an axis carried to the next.
+#[cube]
+fn advance(visit: &Visit, from: &Cursor, step: &Cursor, #[comptime] walk: Walk) -> Cursor {
+    let mut position = from.position + step.position;
+    let mut channel = from.channel + step.channel;
+    let mut sample = from.sample + step.sample;
+    if comptime!(walk.positions.has_elements()) {
+        let overflows = position >= visit.positions;
+        position = select(overflows, position - visit.positions, position);
+        let carry = select(overflows, 1usize, 0usize);
+        if comptime!(walk.channels.has_elements()) {
+            channel += carry;
+        } else if comptime!(walk.samples.has_elements()) {
+            sample += carry;
+        }
+    }
+    if comptime!(walk.channels.has_elements() && walk.samples.has_elements()) {
+        let overflows = channel >= visit.channels;
+        channel = select(overflows, channel - visit.channels, channel);
+        sample += select(overflows, 1usize, 0usize);
+    }
+    Cursor { sample, channel, position }
+}
+
+/// Where an element of a slot is.
+#[cube]
+fn locate(visit: &Visit, cursor: &Cursor) -> At {
     At {
-        sample: visit.at.sample + sample,
-        channel: visit.at.channel + channel,
-        position: visit.at.position + position,
+        sample: visit.at.sample + cursor.sample,
+        channel: visit.at.channel + cursor.channel,
+        position: visit.at.position + cursor.position,
         row: visit.at.row,
         column: visit.at.column,
     }
@@ -395,8 +479,8 @@ fn locate(visit: &Visit, element: usize, #[comptime] walk: Walk) -> At {
 
 /// The place in a buffer that belongs to an element.
 #[cube]
-fn place(numbers: &Sequence<usize>, at: &At, #[comptime] index: Index) -> usize {
-    let mut place = *numbers.index(index.offset);
+fn place(numbers: &Registry<usize, usize>, at: &At, #[comptime] index: Index) -> usize {
+    let mut place = numbers.find(index.offset);
     #[unroll]
     for number in 0..index.terms.len() {
         let term = comptime!(index.terms[number]);
@@ -409,7 +493,7 @@ fn place(numbers: &Sequence<usize>, at: &At, #[comptime] index: Index) -> usize 
         };
         let unit = comptime!(term.unit);
         let slot = if comptime!(unit == 1) { coordinate } else { coordinate / unit };
-        place += slot * *numbers.index(term.stride);
+        place += slot * numbers.find(term.stride);
     }
     place
 }
@@ -420,8 +504,8 @@ fn place(numbers: &Sequence<usize>, at: &At, #[comptime] index: Index) -> usize 
 fn evaluate(
     inputs: &Sequence<Box<[f32]>>,
     outputs: &mut Sequence<Box<[f32]>>,
-    numbers: &Sequence<usize>,
-    counts: &Sequence<f32>,
+    numbers: &Registry<usize, usize>,
+    counts: &Registry<usize, f32>,
     statistics: &mut Registry<usize, f32>,
     registers: &mut Registry<usize, f32>,
     at: &At,
@@ -435,7 +519,7 @@ fn evaluate(
             Op::Output(output, index) => outputs.index(output)[place(numbers, at, index)],
             Op::Statistic(statistic) => statistics.find(statistic),
             Op::Constant(bits) => f32::new(comptime!(f32::from_bits(bits))),
-            Op::Count(count) => *counts.index(count),
+            Op::Count(count) => counts.find(count),
             Op::Unary(prim, a) => unary(registers.find(a), prim),
             Op::Binary(prim, a, b) => binary(registers.find(a), registers.find(b), prim),
         };

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use normact_ir::{Axes, Channels, Extent as ParamExtent, Prim};
 use normact_plan::graph::{Expr, Graph, Operands, Statistic, ValueId, one_by_one};
-use normact_plan::{Plan, Schedule, Sizes};
+use normact_plan::{Plan, Reduction, Schedule, Sizes};
 
 /// Threads of a workgroup.
 pub(super) const WORKGROUP: usize = 256;
@@ -392,15 +392,19 @@ fn schedule(
         code.small(id, home(id));
     }
     for pass in &schedule.passes {
+        // Axes that differ for the whole input may have the same slots in a block.
         let mut shapes: Vec<Axes> = vec![];
         for reduction in &pass.reductions {
-            if !shapes.contains(&reduction.to) {
+            let spans = code.spans(Axes::INPUT, reduction.to);
+            if shapes.iter().all(|&shape| code.spans(Axes::INPUT, shape) != spans) {
                 shapes.push(reduction.to);
             }
         }
         let mut write = pass.write;
         for to in shapes {
-            let together: Vec<_> = pass.reductions.iter().filter(|reduction| reduction.to == to).collect();
+            let spans = code.spans(Axes::INPUT, to);
+            let is_here = |reduction: &&Reduction| code.spans(Axes::INPUT, reduction.to) == spans;
+            let together: Vec<Reduction> = pass.reductions.iter().filter(is_here).copied().collect();
             for together in together.chunks(SUMS / 2) {
                 let sums = together.iter().map(|reduction| {
                     let results = reduction.kind.results().map(|id| (id, home(id))).collect();
@@ -411,7 +415,9 @@ fn schedule(
             }
         }
         if let Some(id) = write {
-            code.walk(Axes::INPUT, Axes::NONE, vec![], Some((id, Target::Full, Axes::INPUT)));
+            // Channel by channel, so that arithmetic on parameters is done once for each.
+            let rows = Axes { positions: false, ..Axes::INPUT };
+            code.walk(Axes::INPUT, rows, vec![], Some((id, Target::Full, Axes::INPUT)));
         }
         for &id in &pass.small {
             code.small(id, home(id));
@@ -726,7 +732,8 @@ impl<'a> Code<'a> {
         let registers = self.ops(&mut walk, &roots, to);
         for sum in sums {
             let (operand, from) = (registers[&sum.operand], one_by_one(self.graph.axes(sum.operand)));
-            let count = self.count(from, to);
+            let own = sum.results.first().map_or(to, |&(id, _)| self.graph.axes(id));
+            let count = self.count(from, own);
             let results = sum.results.into_iter().map(|(id, placement)| {
                 let Expr::Reduce { statistic, .. } = self.graph.expr(id) else { unreachable!("a reduction") };
                 let (result, publishes) = self.result(id, statistic, placement, is_single);
