@@ -91,6 +91,35 @@ fn random_graphs_agree_with_the_evaluator() {
     }
 }
 
+/// Indices beyond 2^31 bytes, and 2^29 elements.
+#[test]
+#[ignore = "needs 7 GiB of memory: part of `./test --long`"]
+fn a_tensor_of_more_than_two_gibibytes_is_normalized_to_its_end() {
+    let layer = built_in("gn_silu");
+    let sizes = Sizes { samples: 3, channels: 64, positions: 2_900_000 };
+    let strides = [sizes.channels * sizes.positions, sizes.positions, 1];
+    let compiled = Compiled::new(&layer, Mode::Training, sizes, Lane::Positions);
+    // The same numbers in every sample.
+    let x: Vec<f32> = (0..sizes.elements()).map(|i| ((i % strides[0]) as f32 * 0.37).sin()).collect();
+    assert!(4 * x.len() > 1 << 31);
+    let mut y = vec![f32::NAN; x.len()];
+    let params: [&[f32]; 2] = [&[1.5; 64], &[0.5; 64]];
+    let view = View { data: &x, strides };
+    let kept = compiled.forward(view, &params, &[], ViewMut { data: &mut y, strides }).kept;
+    let samples: Vec<&[f32]> = y.chunks(strides[0]).collect();
+    assert!(samples[0].iter().all(|y| y.is_finite()) && samples[0] == samples[1] && samples[0] == samples[2]);
+    let mut dx = y;
+    compiled.backward(view, &params, &[], &kept, view, ViewMut { data: &mut dx, strides });
+    let samples: Vec<&[f32]> = dx.chunks(strides[0]).collect();
+    assert!(samples[0].iter().all(|dx| dx.is_finite()) && samples[0] == samples[1] && samples[0] == samples[2]);
+}
+
+fn built_in(name: &str) -> Dag {
+    let path = format!("{}/../../grammar/layers/{name}.nact", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).expect("a built-in layer");
+    compile(&Source::new(path, &text), &Overrides::default()).layers.remove(0).layer.dag
+}
+
 struct Case {
     inputs: Inputs,
     dy: Vec<f64>,

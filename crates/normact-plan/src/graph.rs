@@ -212,8 +212,9 @@ impl Graph {
         match prim {
             Prim::Mul => self.product(a, b),
             Prim::Add => self.sum_of_two(a, b),
-            Prim::Div if !is_full(self.axes(b)) && is_full(self.axes(a).union(self.axes(b))) => {
-                // A division per element becomes one per slot and a product per element.
+            Prim::Div if self.as_constant(a) != Some(1.0) && is_full(self.axes(a).union(self.axes(b))) => {
+                // By a small divisor, a division per element becomes one per slot and a product per
+                // element; by a full-size one, a value and its derivatives share one reciprocal.
                 let one = self.number(Scalar::ONE);
                 let reciprocal = self.binary(Prim::Div, one, b);
                 self.product(a, reciprocal)

@@ -2,8 +2,9 @@
 //! copy of the same tensor on the same device, all in one run.
 //!
 //! A measurement is a training step of the layer alone: forward, then backward from a given upstream
-//! gradient to the gradients of the input and of every parameter. The steps of the things compared
-//! take turns, so that what disturbs the machine disturbs all of them.
+//! gradient to the gradients of the input and of every parameter. The things compared take turns of a
+//! few steps, so that what disturbs the machine disturbs all of them, while each has its own data in
+//! the caches, as in a loop.
 
 mod chart;
 mod memory;
@@ -151,18 +152,23 @@ fn layer_figures(layer: &Layer, module: &NormAct, dims: [usize; 4], device: &Ope
     let dy = random(dims, 2, &autodiff);
     let input_bytes = 4 * dims.iter().product::<usize>();
     let output_bytes = input_bytes;
-    // The first steps allocate, plan and compile.
-    for round in 0..runs + WARM_UP {
+    let mut left = runs;
+    while left > 0 {
+        let turn = left.min(TURN);
+        left -= turn;
         for timed in &mut timed {
-            let step = step(&timed.subject, &x, &dy, &device.device);
-            if round < WARM_UP {
+            // The first steps allocate, plan and compile, or bring data back into the caches.
+            for _ in 0..WARM_UP {
+                let step = step(&timed.subject, &x, &dy, &device.device);
                 // The output is alive but not kept; the input is kept, though it was there before.
                 timed.saved = step.alive.map(|alive| alive.saturating_sub(output_bytes) + input_bytes);
                 timed.peak = step.peak;
-                continue;
             }
-            timed.forward.push(step.forward.as_secs_f64() * 1e3);
-            timed.both.push(step.both.as_secs_f64() * 1e3);
+            for _ in 0..turn {
+                let step = step(&timed.subject, &x, &dy, &device.device);
+                timed.forward.push(step.forward.as_secs_f64() * 1e3);
+                timed.both.push(step.both.as_secs_f64() * 1e3);
+            }
         }
     }
     let mut figures = timed.into_iter().map(|timed| {
@@ -198,8 +204,11 @@ fn layer_figures(layer: &Layer, module: &NormAct, dims: [usize; 4], device: &Ope
     }
 }
 
-/// Steps that are not timed.
+/// Steps of a turn that are not timed.
 const WARM_UP: usize = 2;
+
+/// Steps of a turn that are timed.
+const TURN: usize = 5;
 
 struct StepTimes {
     forward: Duration,

@@ -607,9 +607,10 @@ impl<'a> Code<'a> {
         self.counts.len() - 1
     }
 
-    /// A literal, unless a shading language has none for it.
+    /// A literal, unless a shading language has none for it, or its compilers take it for granted that
+    /// a product with it is 0, whatever the other factor.
     fn constant(&mut self, value: f32) -> Op {
-        if value == 0.0 || value.is_normal() {
+        if value.is_normal() {
             return Op::Constant(value.to_bits());
         }
         self.counts.push(value);
