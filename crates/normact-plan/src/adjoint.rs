@@ -34,6 +34,7 @@ pub fn joint(dag: &Dag, mode: Mode, sizes: Option<Sizes>) -> Joint {
     let mut graph = Graph::default();
     let (values, averages) = forward(dag, mode, sizes, &mut graph);
     let output = values[dag.output().index()].expect("the output is live");
+    graph.shares_reciprocals = true;
     let shared = RefCell::new(graph);
     let adjoints = Reverse { graph: &shared }.run(output);
     let graph = shared.into_inner();

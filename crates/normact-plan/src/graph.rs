@@ -125,6 +125,9 @@ const DEPTH: usize = 6;
 /// Shared values, operands before users.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
+    /// Whether a division by a full-size value multiplies with its reciprocal. The derivatives of a
+    /// quotient all need that; a value of its own is rounded once less without.
+    pub(crate) shares_reciprocals: bool,
     values: Vec<(Expr, Axes)>,
     known: FxHashMap<Expr, ValueId>,
 }
@@ -212,9 +215,13 @@ impl Graph {
         match prim {
             Prim::Mul => self.product(a, b),
             Prim::Add => self.sum_of_two(a, b),
-            Prim::Div if self.as_constant(a) != Some(1.0) && is_full(self.axes(a).union(self.axes(b))) => {
+            Prim::Div
+                if self.as_constant(a) != Some(1.0)
+                    && is_full(self.axes(a).union(self.axes(b)))
+                    && (self.shares_reciprocals || !is_full(self.axes(b))) =>
+            {
                 // By a small divisor, a division per element becomes one per slot and a product per
-                // element; by a full-size one, a value and its derivatives share one reciprocal.
+                // element.
                 let one = self.number(Scalar::ONE);
                 let reciprocal = self.binary(Prim::Div, one, b);
                 self.product(a, reciprocal)
