@@ -321,6 +321,8 @@ impl Scalars {
 /// Buffers that are used again for every chunk.
 #[derive(Default)]
 struct Workspace {
+    // In boxes, so that a swap with the spare one moves a pointer.
+    #[allow(clippy::vec_box)]
     registers: Vec<Box<Register>>,
     /// Stands in for the register that a step writes.
     spare: Box<Register>,

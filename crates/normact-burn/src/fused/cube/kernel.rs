@@ -4,6 +4,10 @@
 //! threads each take a slot and visit its elements; what they accumulate is summed in shared memory.
 //! Everything is f32, and sums have a fixed order.
 
+// What is unrolled and assigned here is expanded into a kernel, where these forms have a meaning of
+// their own.
+#![allow(clippy::assign_op_pattern, clippy::needless_range_loop)]
+
 use cubecl::prelude::*;
 use normact_ir::Prim;
 use normact_plan::graph::Statistic;

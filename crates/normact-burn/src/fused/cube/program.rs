@@ -337,7 +337,7 @@ impl Blocks {
 
     /// Whether a value is the same for the whole block.
     fn is_uniform(&self, axes: Axes) -> bool {
-        !(axes.samples && self.samples) && !(axes.positions && self.positions) && self.is_one_slot(axes.channels)
+        !(axes.samples && self.samples || axes.positions && self.positions) && self.is_one_slot(axes.channels)
     }
 }
 
