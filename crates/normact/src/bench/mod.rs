@@ -92,6 +92,10 @@ pub fn bench(layers: &[Layer], config: &Config, device: &OpenDevice) -> Result<R
     let dims: [usize; 4] = config.shape.dims().try_into().map_err(|_| {
         Failure::new(format!("the shape {} does not have four axes", config.shape)).help("give N,C,H,W")
     })?;
+    if config.shape.elements() > MOST_ELEMENTS {
+        return Err(Failure::new(format!("an input {} is too large to time", config.shape))
+            .help(format!("give a shape of at most {MOST_ELEMENTS} elements: a step needs several such tensors")));
+    }
     let mut report = Report {
         device: device.name.to_owned(),
         shape: dims.to_vec(),
@@ -108,6 +112,9 @@ pub fn bench(layers: &[Layer], config: &Config, device: &OpenDevice) -> Result<R
     }
     Ok(report)
 }
+
+/// The largest input: 2 GiB.
+const MOST_ELEMENTS: usize = 1 << 29;
 
 fn ideal_passes(layer: &Layer) -> usize {
     if normact_ir::Buffers::of(&layer.dag).list().is_empty() { 5 } else { 8 }
