@@ -1,6 +1,8 @@
 //! The operation on every CubeCL runtime: a kernel for each pass of a layer over its blocks.
 
+mod blocks;
 mod kernel;
+mod lowering;
 mod program;
 
 use std::sync::Arc;
@@ -42,7 +44,7 @@ impl Compiled {
         let plan = normact_plan::Plan::new(&layer.layer.dag, mode, sizes);
         let params: Vec<Extent> = layer.layer.dag.params().iter().map(|param| param.extent).collect();
         let running: Vec<Extent> = layer.buffers.list().iter().map(|buffer| buffer.extent).collect();
-        let [forward, backward] = program::lower(&plan, &params, &running, sizes);
+        let [forward, backward] = lowering::lower(&plan, &params, &running, sizes);
         let has_input_gradient = plan.joint.input_gradient.is_some();
         Self { forward, backward, has_input_gradient, elements: sizes.elements() }
     }
