@@ -1,11 +1,22 @@
 //! How the input is cut into the blocks that workgroups work on.
 
+use std::ops::RangeInclusive;
+
 use normact_ir::{Axes, Channels};
 use normact_plan::graph::Graph;
 use normact_plan::{Schedule, Sizes};
 
 /// Elements of a block that is worth a workgroup.
 const BLOCK: usize = 1024;
+
+/// Threads of a workgroup.
+const WORKGROUPS: RangeInclusive<usize> = 64..=256;
+
+/// Elements of a thread, beyond which there are more threads.
+const ELEMENTS_OF_THREAD: usize = 32;
+
+/// With fewer threads than this, most of a GPU would be idle.
+const THREADS: usize = 8192;
 
 /// Positions of a block where they may be cut, so that neighbouring threads read neighbouring elements.
 const RUN: usize = 32;
@@ -85,6 +96,16 @@ impl Blocks {
         }
     }
 
+    /// The threads that a block is worth, a power of two. Threads of one workgroup wait for each other
+    /// at every sum, so few with much to do each are faster, as long as there are blocks enough.
+    pub(super) fn workgroup(&self) -> usize {
+        let elements: usize = self.size.iter().product();
+        let blocks: usize = self.count.iter().product();
+        let for_work = power_of_two(elements / ELEMENTS_OF_THREAD);
+        let for_width = power_of_two(THREADS / blocks).min(power_of_two(elements));
+        for_work.max(for_width).clamp(*WORKGROUPS.start(), *WORKGROUPS.end())
+    }
+
     /// Whether the channels of a block fall into one slot of such an axis.
     pub(super) fn is_one_slot(&self, channels: Channels) -> bool {
         channels == Channels::One || channels == self.channels || self.channels == Channels::All
@@ -94,4 +115,9 @@ impl Blocks {
     pub(super) fn is_uniform(&self, axes: Axes) -> bool {
         !(axes.samples && self.samples || axes.positions && self.positions) && self.is_one_slot(axes.channels)
     }
+}
+
+/// The largest power of two up to a number, at least 1.
+pub(super) fn power_of_two(number: usize) -> usize {
+    1 << number.max(1).ilog2()
 }

@@ -12,7 +12,7 @@ use cubecl::prelude::*;
 use normact_ir::Prim;
 use normact_plan::graph::Statistic;
 
-use super::program::{Accumulate, Coordinate, Extent, Index, Op, Program, Span, SpanKind, WORKGROUP, Walk, number};
+use super::program::{Accumulate, Coordinate, Extent, Index, Op, Program, Span, SpanKind, Walk, number};
 
 /// How many sums one thread adds up at a time. A workgroup is at most its square.
 const RADIX: usize = 16;
@@ -104,7 +104,7 @@ pub(super) fn layer_kernel(
     for number in 0..program.walks.len() {
         let walk = comptime!(program.walks[number].clone());
         let after = comptime!(walk.publishes);
-        run(&inputs, &mut outputs, &numbers, &counts, &mut statistics, &mut shared, &block, walk);
+        run(&inputs, &mut outputs, &numbers, &counts, &mut statistics, &mut shared, &block, program.workgroup, walk);
         if comptime!(after) {
             sync_storage();
         }
@@ -121,6 +121,7 @@ fn run(
     statistics: &mut Registry<usize, f32>,
     shared: &mut Shared<[f32]>,
     block: &Block,
+    #[comptime] workgroup: usize,
     #[comptime] walk: Walk,
 ) {
     let samples = extent(numbers, block.samples, walk.samples);
@@ -144,9 +145,21 @@ fn run(
             column: block.start.column,
         };
         let visit = Visit { at, lane: unit, row: 0usize, is_slot: true, samples, channels, positions };
-        slot(inputs, outputs, numbers, counts, statistics, &mut registers, shared, &block.start, &visit, walk);
+        slot(
+            inputs,
+            outputs,
+            numbers,
+            counts,
+            statistics,
+            &mut registers,
+            shared,
+            &block.start,
+            &visit,
+            workgroup,
+            walk,
+        );
     } else {
-        let teams = comptime!(WORKGROUP / team);
+        let teams = comptime!(workgroup / team);
         let (lane, row) =
             if comptime!(walk.slots_first) { (unit / teams, unit % teams) } else { (unit % team, unit / team) };
         let all = sample_slots * channel_slots * position_slots;
@@ -174,6 +187,7 @@ fn run(
                 shared,
                 &block.start,
                 &visit,
+                workgroup,
                 walk.clone(),
             );
             round += 1usize;
@@ -194,6 +208,7 @@ fn slot(
     shared: &mut Shared<[f32]>,
     block: &At,
     visit: &Visit,
+    #[comptime] workgroup: usize,
     #[comptime] walk: Walk,
 ) {
     let fixed = comptime!(walk.slot_ops.clone());
@@ -244,7 +259,7 @@ fn slot(
         position = moved.position;
     }
     if comptime!(sums > 0) {
-        combine(shared, &mut totals, visit.lane, visit.row, sums, team, comptime!(walk.slots_first));
+        combine(shared, &mut totals, visit.lane, visit.row, sums, workgroup, team, comptime!(walk.slots_first));
     }
 
     // The second visit for moments: deviations from the mean, and their sum, which would be 0 without
@@ -284,7 +299,7 @@ fn slot(
             position = moved.position;
         }
         let pairs = comptime!(2 * moments.len());
-        combine(shared, &mut deviations, visit.lane, visit.row, pairs, team, comptime!(walk.slots_first));
+        combine(shared, &mut deviations, visit.lane, visit.row, pairs, workgroup, team, comptime!(walk.slots_first));
     }
 
     #[unroll]
@@ -353,11 +368,12 @@ fn combine(
     lane: usize,
     row: usize,
     #[comptime] sums: usize,
+    #[comptime] workgroup: usize,
     #[comptime] team: usize,
     #[comptime] slots_first: bool,
 ) {
     if comptime!(team > 1) {
-        let teams = comptime!(WORKGROUP / team);
+        let teams = comptime!(workgroup / team);
         let stride = comptime!(if slots_first { teams } else { 1 });
         let base = if comptime!(slots_first) { row } else { row * team };
         let mine = base + lane * stride;
@@ -365,7 +381,7 @@ fn combine(
         sync_cube();
         #[unroll]
         for sum in 0..sums {
-            shared[mine + comptime!(sum * WORKGROUP)] = totals[sum];
+            shared[mine + comptime!(sum * workgroup)] = totals[sum];
         }
         sync_cube();
         // Few barriers, which cost more than additions: sixteen to one, and then each thread adds up
@@ -375,7 +391,7 @@ fn combine(
             if lane < left {
                 #[unroll]
                 for sum in 0..sums {
-                    let place = mine + comptime!(sum * WORKGROUP);
+                    let place = mine + comptime!(sum * workgroup);
                     let mut total = shared[place];
                     #[unroll]
                     for number in 1..RADIX {
@@ -388,10 +404,10 @@ fn combine(
         }
         #[unroll]
         for sum in 0..sums {
-            let mut total = shared[base + comptime!(sum * WORKGROUP)];
+            let mut total = shared[base + comptime!(sum * workgroup)];
             #[unroll]
             for number in 1..left {
-                total += shared[base + comptime!(sum * WORKGROUP + number * stride)];
+                total += shared[base + comptime!(sum * workgroup + number * stride)];
             }
             totals[sum] = total;
         }

@@ -6,10 +6,10 @@ use normact_ir::{Axes, Channels, Extent as ParamExtent};
 use normact_plan::graph::{Expr, Graph, Operands, Statistic, ValueId, one_by_one};
 use normact_plan::{Plan, Reduction, Schedule, Sizes};
 
-use super::blocks::Blocks;
+use super::blocks::{Blocks, power_of_two};
 use super::program::{
     Accumulate, Coordinate, Extent, Index, Kernel, Lowered, Op, Program, Result, Source, Span, SpanKind, Target, Term,
-    WORKGROUP, Walk, Write, number,
+    Walk, Write, number,
 };
 
 /// The most sums of one walk: what fits the 16 KiB of shared memory that every GPU has.
@@ -164,6 +164,7 @@ struct Code<'a> {
     graph: &'a Graph,
     sizes: Sizes,
     blocks: Blocks,
+    workgroup: usize,
     params: &'a [Axes],
     running: &'a [Axes],
     walks: Vec<Walk>,
@@ -211,6 +212,7 @@ impl<'a> Code<'a> {
         Self {
             graph,
             sizes,
+            workgroup: blocks.workgroup(),
             blocks,
             params: extents.0,
             running: extents.1,
@@ -231,7 +233,7 @@ impl<'a> Code<'a> {
 
     fn kernel(mut self) -> Kernel {
         let sums = |walk: &Walk| walk.accumulate.len().max(2 * walk.moments().len());
-        let shared = self.walks.iter().map(sums).max().unwrap_or(0).max(1) * WORKGROUP;
+        let shared = self.walks.iter().map(sums).max().unwrap_or(0).max(1) * self.workgroup;
         if self.counts.is_empty() {
             self.counts.push(1.0);
         }
@@ -245,7 +247,7 @@ impl<'a> Code<'a> {
             earlier[number].publishes &= reads;
         }
         Kernel {
-            program: Program { walks: self.walks, shared },
+            program: Program { workgroup: self.workgroup, walks: self.walks, shared },
             numbers: self.numbers,
             counts: self.counts,
             blocks: self.blocks.count.iter().product(),
@@ -405,7 +407,7 @@ impl<'a> Code<'a> {
     ) {
         let is_single = [samples, channels, positions].into_iter().all(Span::is_single);
         let slots_first = positions.kind == SpanKind::Slots || channels.kind == SpanKind::Slots && !from.positions;
-        let team = if is_single { WORKGROUP } else { self.team(from, to) };
+        let team = if is_single { self.workgroup } else { self.team(from, to, slots_first) };
         let mut walk = Walk {
             samples,
             channels,
@@ -486,7 +488,7 @@ impl<'a> Code<'a> {
 
     /// How many threads work on a slot: enough that all have something to do, few enough that each has
     /// several elements.
-    fn team(&self, from: Axes, to: Axes) -> usize {
+    fn team(&self, from: Axes, to: Axes, slots_first: bool) -> usize {
         let [samples, channels, positions] = self.blocks.size;
         let block = Sizes { samples, channels: self.sizes.channels, positions };
         let part = |axes: Axes| {
@@ -496,7 +498,8 @@ impl<'a> Code<'a> {
         };
         let elements = part(from);
         let slots = part(to).max(1);
-        team(slots, elements.div_ceil(slots))
+        // Slots side by side give neighbours in memory to neighbouring threads only in teams.
+        team(self.workgroup, slots, elements.div_ceil(slots), if slots_first { 1 } else { 16 })
     }
 
     /// Adds the operations that give `roots`, and tells their registers. Slots vary along `to`.
@@ -583,7 +586,7 @@ impl<'a> Code<'a> {
             samples,
             channels,
             positions,
-            team: if is_single { WORKGROUP } else { team(columns, rows) },
+            team: if is_single { self.workgroup } else { team(self.workgroup, columns, rows, 4) },
             slots_first: true,
             block_ops: vec![],
             slot_ops: vec![],
@@ -604,10 +607,9 @@ impl<'a> Code<'a> {
     }
 }
 
-/// The threads of a team for so many slots of so many elements.
-fn team(slots: usize, elements: usize) -> usize {
-    let power = |number: usize| 1 << number.max(1).ilog2();
-    power(elements / 4).max(power(WORKGROUP / slots.max(1))).min(elements.next_power_of_two()).min(WORKGROUP)
+/// The threads of a team for so many slots of so many elements, at least `least` if there are as many.
+fn team(workgroup: usize, slots: usize, elements: usize, least: usize) -> usize {
+    power_of_two(workgroup / slots.max(1)).max(least).min(elements.next_power_of_two()).min(workgroup)
 }
 
 /// Whether a value is the same for all elements of a slot.

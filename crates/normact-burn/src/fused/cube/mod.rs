@@ -16,7 +16,7 @@ use normact_ir::{Extent, Mode};
 use normact_plan::Sizes;
 
 use self::kernel::layer_kernel;
-use self::program::{Kernel, Lowered, Source, Target, WORKGROUP};
+use self::program::{Kernel, Lowered, Source, Target};
 use super::{FusedLayer, SLOTS, Spec};
 use crate::lower::Plan;
 
@@ -228,7 +228,7 @@ impl Tensors<'_> {
             layer_kernel::launch_unchecked(
                 &self.x.client,
                 grid,
-                CubeDim::new_1d(WORKGROUP as u32),
+                CubeDim::new_1d(kernel.program.workgroup as u32),
                 inputs,
                 outputs,
                 numbers,

@@ -13,9 +13,6 @@ use std::collections::HashMap;
 use normact_ir::Prim;
 use normact_plan::graph::{Statistic, ValueId};
 
-/// Threads of a workgroup.
-pub(super) const WORKGROUP: usize = 256;
-
 /// Indices of the numbers that every program reads.
 pub(super) mod number {
     pub(in super::super) const SAMPLES: usize = 0;
@@ -32,6 +29,8 @@ pub(super) mod number {
 /// What a kernel is compiled for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Program {
+    /// Threads of a workgroup, a power of two.
+    pub(super) workgroup: usize,
     pub(super) walks: Vec<Walk>,
     /// Elements of shared memory.
     pub(super) shared: usize,
