@@ -243,11 +243,19 @@ impl Graph {
         let (core, factor) = self.split(operand);
         if let Some(factor) = factor
             && linear
-            && is_constant_within(self.axes(factor), to)
             && self.axes(core) == self.axes(operand)
         {
-            let reduced = self.reduce(statistic, core, to);
-            return self.product(reduced, factor);
+            if is_constant_within(self.axes(factor), to) {
+                let reduced = self.reduce(statistic, core, to);
+                return self.product(reduced, factor);
+            }
+            // A factor of whole rows of positions is multiplied to the sums of rows.
+            let rows = to.union(self.axes(factor));
+            if !rows.positions {
+                let sums = self.reduce(statistic, core, rows);
+                let scaled = self.product(sums, factor);
+                return self.reduce(statistic, scaled, to);
+            }
         }
         self.intern(Expr::Reduce { statistic, operand, to }, to)
     }
