@@ -118,6 +118,20 @@ struct Parts {
     number: f64,
 }
 
+/// The factors of a full-size product, and what it is scaled with.
+#[derive(Clone)]
+struct Factors {
+    full: Vec<ValueId>,
+    small: Option<ValueId>,
+    number: f64,
+}
+
+impl Factors {
+    fn is_scaled(&self) -> bool {
+        self.small.is_some() || self.number != 1.0
+    }
+}
+
 /// How deep in a product a sum is looked for. Products share their factors, so that without a limit
 /// the search could take exponentially long.
 const DEPTH: usize = 6;
@@ -465,7 +479,93 @@ impl Graph {
         if let Some(sum) = self.scaled_sum(first, second).or_else(|| self.scaled_sum(second, first)) {
             return sum;
         }
+        // A small term joins one of the products, so that each product is added to something.
+        for (sum, small) in [(a, b), (b, a)] {
+            if let Expr::Prim(Prim::Add, Operands::Two(p, q)) = self.expr(sum)
+                && !is_full(self.axes(small))
+                && [p, q].iter().all(|&id| is_full(self.axes(id)) && matches!(self.expr(id), Expr::Prim(Prim::Mul, _)))
+            {
+                let inner = self.plain(Prim::Add, q, small);
+                return self.plain(Prim::Add, p, inner);
+            }
+        }
+        if let Some(sum) = self.factored_sum(a, b).or_else(|| self.factored_sum(b, a)) {
+            return sum;
+        }
         self.plain(Prim::Add, a, b)
+    }
+
+    /// `p q + p r` as `p (q + r)`, where that is less to compute; `p q` may be a term of `sum`. The
+    /// derivative of a product whose factors depend on one another is such a sum.
+    fn factored_sum(&mut self, sum: ValueId, term: ValueId) -> Option<ValueId> {
+        let own = self.factors(term)?;
+        let mut rest: Option<ValueId> = None;
+        let mut next = sum;
+        for _ in 0..DEPTH {
+            let (head, tail) = match self.expr(next) {
+                Expr::Prim(Prim::Add, Operands::Two(a, b)) if is_full(self.axes(a)) && is_full(self.axes(b)) => {
+                    if matches!(self.expr(a), Expr::Prim(Prim::Add, _)) { (b, Some(a)) } else { (a, Some(b)) }
+                }
+                _ => (next, None),
+            };
+            if let Some(factored) = self.factors(head).and_then(|factors| self.factored(&factors, &own)) {
+                let others = [rest, tail].into_iter().flatten();
+                return Some(others.fold(factored, |sum, other| self.plain(Prim::Add, other, sum)));
+            }
+            rest = Some(rest.map_or(head, |rest| self.plain(Prim::Add, rest, head)));
+            next = tail?;
+        }
+        None
+    }
+
+    /// The sum of two products with what they share taken out, if it is less to compute: a product
+    /// that is added to something takes no step of its own.
+    fn factored(&mut self, first: &Factors, second: &Factors) -> Option<ValueId> {
+        let (mut first, mut second) = (first.clone(), second.clone());
+        let steps = |factors: &Factors| (factors.full.len() + usize::from(factors.is_scaled())).saturating_sub(1);
+        let joined = |a: usize, b: usize| a + b + usize::from(a.max(b) == 0);
+        let before = joined(steps(&first), steps(&second));
+        let mut common = vec![];
+        first.full.retain(|id| match second.full.iter().position(|other| other == id) {
+            Some(position) => {
+                common.push(second.full.remove(position));
+                false
+            }
+            None => true,
+        });
+        let small = first.full.is_empty() && second.full.is_empty();
+        let after = common.len() + if small { 0 } else { joined(steps(&first), steps(&second)) };
+        if common.is_empty() || after >= before {
+            return None;
+        }
+        let (first, second) = (self.multiplied(first)?, self.multiplied(second)?);
+        let sum = self.sum_of_two(first, second);
+        let shared = common.into_iter().reduce(|product, factor| self.product(product, factor))?;
+        Some(self.product(shared, sum))
+    }
+
+    /// A full-size product taken apart.
+    fn factors(&self, id: ValueId) -> Option<Factors> {
+        let Parts { core, small, number } = self.parts(id);
+        let mut factors = Factors { full: vec![], small, number };
+        let mut open = vec![core?];
+        while let Some(id) = open.pop() {
+            match self.expr(id) {
+                Expr::Prim(Prim::Mul, Operands::Two(a, b)) if is_full(self.axes(a)) && is_full(self.axes(b)) => {
+                    open.extend([b, a]);
+                }
+                _ => factors.full.push(id),
+            }
+            if open.len() + factors.full.len() > DEPTH {
+                return None;
+            }
+        }
+        Some(factors)
+    }
+
+    fn multiplied(&mut self, Factors { full, small, number }: Factors) -> Option<ValueId> {
+        let core = full.into_iter().reduce(|product, factor| self.product(product, factor));
+        self.assemble(Parts { core, small, number })
     }
 
     /// `p * f + q * f`, where only `p` is full-size, as `(p + q) * f`: what cancels does so before it
