@@ -97,8 +97,10 @@ pub(crate) struct PassProgram {
     pub(crate) scalars: Scalars,
     /// The numbers of the scalars of each tier, in order.
     pub(crate) scalar_tiers: [Vec<usize>; 3],
-    /// The steps of each tier: what to compute and into which register.
-    pub(crate) steps: [Vec<(Step, usize)>; 3],
+    /// The steps of the tiers that rows share: what to compute and into which register.
+    pub(crate) shared: [Vec<(Step, usize)>; 2],
+    /// The steps of a row.
+    pub(crate) steps: Vec<(Step, Place)>,
     /// Where vectors are loaded from.
     pub(crate) loads: Vec<Array>,
     pub(crate) registers: usize,
@@ -108,6 +110,23 @@ pub(crate) struct PassProgram {
     pub(crate) last_step_writes: bool,
     pub(crate) reads: [bool; 2],
     pub(crate) small: Vec<Small>,
+}
+
+/// Where a step puts its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    Register(usize),
+    /// The chunk's part of what is held for the block.
+    Held(usize),
+}
+
+impl Place {
+    fn source(self) -> Source {
+        match self {
+            Place::Register(register) => Source::Register(register),
+            Place::Held(held) => Source::Held(held),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -160,6 +179,8 @@ pub(crate) struct Program {
     pub(crate) cut: Axes,
     pub(crate) before: Vec<Small>,
     pub(crate) passes: Vec<PassProgram>,
+    /// How many values passes hold.
+    pub(crate) held: usize,
     /// What the passes accumulate per block.
     pub(crate) block: Vec<Vec<BlockReduction>>,
     pub(crate) after: Vec<Small>,
@@ -219,9 +240,11 @@ impl Program {
         let across: Vec<ValueId> = schedule.across.clone();
         let mut passes = vec![];
         let mut block = vec![];
+        let mut held = vec![];
         for pass in &schedule.passes {
             let mut reductions = vec![];
-            passes.push(compiler.pass(pass, &across, &mut reductions));
+            held.extend_from_slice(&pass.held);
+            passes.push(compiler.pass(pass, &held, &across, &mut reductions));
             block.push(reductions);
         }
         Self {
@@ -230,6 +253,7 @@ impl Program {
             cut: schedule.cut,
             before: schedule.before.iter().map(|&id| compiler.small(id, &across)).collect(),
             passes,
+            held: held.len(),
             block,
             after: schedule.after.iter().map(|&id| compiler.small(id, &across)).collect(),
             across: across.iter().map(|&id| (graph.axes(id), number(id))).collect(),
@@ -317,7 +341,8 @@ impl Compiler<'_> {
         }
     }
 
-    fn pass(&self, pass: &Pass, across: &[ValueId], block: &mut Vec<BlockReduction>) -> PassProgram {
+    /// Compiles a pass; `held` are the values that it and the passes before it hold.
+    fn pass(&self, pass: &Pass, held: &[ValueId], across: &[ValueId], block: &mut Vec<BlockReduction>) -> PassProgram {
         let graph = self.graph;
         let is_vector = |id: ValueId| self.lane.varies(graph.axes(id));
         let roots = pass.roots();
@@ -333,7 +358,9 @@ impl Compiler<'_> {
         let mut fused = vec![false; graph.len()];
         let is_row = |id: ValueId| self.tier(graph.axes(id)) == Tier::Row;
         let may_fuse = |id: ValueId, prim: Prim| match graph.expr(id) {
-            Expr::Prim(found, _) => found == prim && is_vector(id) && is_row(id) && uses[id.index()] == 1,
+            Expr::Prim(found, _) => {
+                found == prim && is_vector(id) && is_row(id) && uses[id.index()] == 1 && !held.contains(&id)
+            }
             _ => false,
         };
         let mut plans: Vec<Option<(ValueId, ValueId)>> = vec![None; graph.len()];
@@ -353,6 +380,7 @@ impl Compiler<'_> {
                 if uses[reduction.operand.index()] == 1
                     && is_vector(a)
                     && is_vector(b)
+                    && !held.contains(&reduction.operand)
                     && !self.by_lane(reduction.to) =>
             {
                 Some((a, b))
@@ -365,7 +393,8 @@ impl Compiler<'_> {
             }
         }
 
-        let mut code = Code { compiler: self, program: empty(), registers: vec![None; graph.len()], last_use: vec![] };
+        let mut code =
+            Code { compiler: self, program: empty(), registers: vec![None; graph.len()], held, last_use: vec![] };
         code.last_use = last_uses(graph, pass, &fused, &roots);
         for (position, &id) in pass.values.iter().enumerate() {
             if !is_vector(id) || fused[id.index()] {
@@ -422,8 +451,8 @@ impl Compiler<'_> {
         }
         code.program.write = pass.write.map(|id| code.source(id));
         let mut program = code.program;
-        let is_last = program.steps[Tier::Row as usize].last().map(|&(_, register)| Source::Register(register));
-        program.last_step_writes = pass.write.is_some_and(|id| uses[id.index()] == 1) && is_last == program.write;
+        let last = program.steps.last().map(|&(_, place)| place.source());
+        program.last_step_writes = pass.write.is_some_and(|id| uses[id.index()] == 1) && last == program.write;
         program.small = pass.small.iter().map(|&id| self.small(id, across)).collect();
         program
     }
@@ -437,7 +466,8 @@ fn empty() -> PassProgram {
     PassProgram {
         scalars: Scalars::default(),
         scalar_tiers: Default::default(),
-        steps: Default::default(),
+        shared: Default::default(),
+        steps: vec![],
         loads: vec![],
         registers: 0,
         accumulate: vec![],
@@ -471,6 +501,7 @@ struct Code<'a> {
     compiler: &'a Compiler<'a>,
     program: PassProgram,
     registers: Vec<Option<usize>>,
+    held: &'a [ValueId],
     last_use: Vec<usize>,
 }
 
@@ -498,6 +529,9 @@ impl Code<'_> {
             }
             return Source::Scalar(scalar);
         }
+        if let Some(held) = self.held.iter().position(|&held| held == id) {
+            return Source::Held(held);
+        }
         if let Some(register) = self.registers[id.index()] {
             return Source::Register(register);
         }
@@ -508,7 +542,12 @@ impl Code<'_> {
     }
 
     fn emit(&mut self, id: ValueId, step: Step, position: usize) {
-        self.place(id, step, position);
+        match self.held.iter().position(|&held| held == id) {
+            Some(held) => self.program.steps.push((step, Place::Held(held))),
+            None => {
+                self.place(id, step, position);
+            }
+        }
     }
 
     fn place(&mut self, id: ValueId, step: Step, position: usize) -> Source {
@@ -533,7 +572,10 @@ impl Code<'_> {
             self.program.registers - 1
         });
         self.registers[id.index()] = Some(register);
-        self.program.steps[tier as usize].push((step, register));
+        match tier {
+            Tier::Row => self.program.steps.push((step, Place::Register(register))),
+            Tier::Lanes | Tier::Sample => self.program.shared[tier as usize].push((step, register)),
+        }
         Source::Register(register)
     }
 }

@@ -5,6 +5,8 @@
 //! depend on the number of cores. Where there are too few blocks to share out (a batch of one under
 //! layer normalization), each pass is shared out instead.
 
+use std::cell::Cell;
+
 use normact_ir::{Axes, Channels};
 use normact_plan::Sizes;
 use normact_plan::graph::Statistic;
@@ -12,8 +14,8 @@ use rayon::prelude::*;
 
 use crate::output::{Shared, View, finish_streams, prefetch, stream};
 use crate::program::{
-    Accumulate, Array, Lane, Operand as Operands, PassProgram, Program, ScalarStep, Scalars, Small, SmallValue, Target,
-    Tier,
+    Accumulate, Array, Lane, Operand as Operands, PassProgram, Place, Program, ScalarStep, Scalars, Small, SmallValue,
+    Target, Tier,
 };
 use crate::slots::{Accumulator, Kind, Layout, Region, Slots};
 use crate::vector::{
@@ -75,7 +77,8 @@ pub(crate) fn run(program: &Program, reads: &Reads<'_>, out: Option<Shared<'_>>)
     let whole = Region::whole(sizes);
     let blocks = blocks(program);
     let is_large = sizes.elements() >= SERIAL;
-    let share_passes = blocks.len() < FEW_BLOCKS && sizes.elements() >= 4 * SERIAL;
+    // What is held belongs to a block and its thread.
+    let share_passes = blocks.len() < FEW_BLOCKS && sizes.elements() >= 4 * SERIAL && program.held == 0;
     let across = || -> Vec<Accumulator> {
         let layout = |axes: Axes| Layout::new(program.lane.accumulated(axes), sizes, whole);
         program.across.iter().map(|&(axes, _)| Accumulator::new(layout(axes), Kind::Sum)).collect()
@@ -83,10 +86,10 @@ pub(crate) fn run(program: &Program, reads: &Reads<'_>, out: Option<Shared<'_>>)
     let teams = blocks.len().min(TEAMS).min(sizes.elements().div_ceil(SERIAL / 2));
     let run_team = |team: usize| {
         let mine = &blocks[blocks.len() * team / teams..blocks.len() * (team + 1) / teams];
-        let mut worker =
-            Worker { program, reads, out, across: across(), exports: vec![], workspace: Workspace::default() };
+        let mut worker = Worker { program, reads, out, across: across(), exports: vec![], workspace: WORKSPACE.take() };
         mine.iter().for_each(|&block| worker.block(block, share_passes));
         finish_streams();
+        WORKSPACE.set(worker.workspace);
         (worker.exports, worker.across)
     };
     let parts: Vec<_> = if is_large && !share_passes && teams > 1 {
@@ -318,12 +321,19 @@ impl Scalars {
     }
 }
 
+thread_local! {
+    /// Memory that is new must be mapped first, which takes longer than what a block does with it.
+    static WORKSPACE: Cell<Workspace> = Cell::default();
+}
+
 /// Buffers that are used again for every chunk.
 #[derive(Default)]
 struct Workspace {
     // In boxes, so that a swap with the spare one moves a pointer.
     #[allow(clippy::vec_box)]
     registers: Vec<Box<Register>>,
+    /// For each held value, the elements of the region.
+    held: Vec<Vec<f32>>,
     /// Stands in for the register that a step writes.
     spare: Box<Register>,
     /// The registers that rows share, before they are rounded.
@@ -348,6 +358,11 @@ impl Job<'_> {
     fn run(&self, region: Region, sums: &mut [Accumulator], across: &mut [Accumulator], workspace: &mut Workspace) {
         workspace.registers.resize_with(workspace.registers.len().max(self.pass.registers), Box::default);
         workspace.wide.resize_with(workspace.registers.len(), Vec::new);
+        workspace.held.resize_with(self.program.held, Vec::new);
+        let elements = (0..3).map(|axis| region.len(axis)).product::<usize>();
+        for held in &mut workspace.held {
+            held.resize(held.len().max(elements), 0.0);
+        }
         workspace.scalars.resize(self.pass.scalars.steps.len(), 0.0);
         #[cfg(target_arch = "x86_64")]
         {
@@ -400,7 +415,7 @@ impl Job<'_> {
         workspace: &mut Workspace,
     ) {
         let (lane_axis, row_axis) = self.program.lane.axes();
-        let hoisted = [Tier::Lanes, Tier::Sample].iter().any(|&tier| !self.pass.steps[tier as usize].is_empty());
+        let hoisted = self.pass.shared.iter().any(|steps| !steps.is_empty());
         // With vectors that rows share, rows are visited for each run of lanes; else in memory order.
         let stride = if hoisted { WIDTH } else { region.len(lane_axis) };
         let mut at = region.start;
@@ -419,7 +434,7 @@ impl Job<'_> {
                     self.scalars(Tier::Row, at, workspace);
                     for start in (lane..end).step_by(WIDTH) {
                         at[lane_axis] = start;
-                        self.chunk::<FMA>(at, WIDTH.min(end - start), sums, across, workspace);
+                        self.chunk::<FMA>(at, region, WIDTH.min(end - start), sums, across, workspace);
                     }
                     at[lane_axis] = lane;
                 }
@@ -440,13 +455,15 @@ impl Job<'_> {
     fn prepare(&self, tier: Tier, at: [usize; 3], len: usize, workspace: &mut Workspace) {
         self.scalars(tier, at, workspace);
         let len = len.min(WIDTH);
-        for &(step, register) in &self.pass.steps[tier as usize] {
+        for &(step, register) in &self.pass.shared[tier as usize] {
             let mut wide = std::mem::take(&mut workspace.wide[register]);
             wide.resize(WIDTH, 0.0);
             let operand = |source: Source| match source {
                 Source::Register(register) => Wide::Vector(&workspace.wide[register][..len]),
                 Source::Scalar(scalar) => Wide::Scalar(workspace.scalars[scalar]),
-                Source::Input | Source::Upstream => unreachable!("rows do not share elements of tensors"),
+                Source::Input | Source::Upstream | Source::Held(_) => {
+                    unreachable!("rows do not share elements of tensors")
+                }
             };
             match step {
                 Step::Load(load) => self.load(load, at, &mut wide[..len]),
@@ -475,13 +492,17 @@ impl Job<'_> {
     fn chunk<const FMA: bool>(
         &self,
         at: [usize; 3],
+        region: Region,
         len: usize,
         sums: &mut [Accumulator],
         across: &mut [Accumulator],
         workspace: &mut Workspace,
     ) {
-        let (lane_axis, _) = self.program.lane.axes();
-        let Workspace { registers, scalars, spare, x: x_scratch, dy: dy_scratch, out: out_scratch, .. } = workspace;
+        let (lane_axis, row_axis) = self.program.lane.axes();
+        let row = (at[0] - region.start[0]) * region.len(row_axis) + at[row_axis] - region.start[row_axis];
+        let first = row * region.len(lane_axis) + at[lane_axis] - region.start[lane_axis];
+        let Workspace { registers, held, scalars, spare, x: x_scratch, dy: dy_scratch, out: out_scratch, .. } =
+            workspace;
         let x = if self.pass.reads[0] { read(self.reads.x, lane_axis, at, len, &mut x_scratch.0) } else { &[] };
         let dy = if self.pass.reads[1] { read(self.reads.dy, lane_axis, at, len, &mut dy_scratch.0) } else { &[] };
         let out = self.out.as_ref().filter(|_| self.pass.write.is_some());
@@ -492,19 +513,30 @@ impl Job<'_> {
             Some(out) if is_run && !streams => out.run(place(out.strides), len),
             _ => &mut out_scratch.0[..len],
         };
-        let steps = &self.pass.steps[Tier::Row as usize];
+        let steps = &self.pass.steps;
         let (last, earlier) = match steps.split_last() {
             Some((last, earlier)) if self.pass.last_step_writes => (Some(last), earlier),
             _ => (None, &steps[..]),
         };
-        for &(step, register) in earlier {
-            Chunk { registers, scalars, x, dy, len }.step::<FMA>(step, &mut spare.0[..len]);
-            std::mem::swap(&mut registers[register], spare);
+        for &(step, place) in earlier {
+            let mut taken = match place {
+                Place::Register(_) => vec![],
+                Place::Held(number) => std::mem::take(&mut held[number]),
+            };
+            let into = match place {
+                Place::Register(_) => &mut spare.0[..len],
+                Place::Held(_) => &mut taken[first..first + len],
+            };
+            Chunk { registers, scalars, x, dy, held, start: first, len }.step::<FMA>(step, into);
+            match place {
+                Place::Register(register) => std::mem::swap(&mut registers[register], spare),
+                Place::Held(number) => held[number] = taken,
+            }
         }
         if let Some(&(step, _)) = last {
-            Chunk { registers, scalars, x, dy, len }.step::<FMA>(step, result);
+            Chunk { registers, scalars, x, dy, held, start: first, len }.step::<FMA>(step, result);
         } else if let Some(source) = self.pass.write {
-            match (Chunk { registers, scalars, x, dy, len }).operand(source) {
+            match (Chunk { registers, scalars, x, dy, held, start: first, len }).operand(source) {
                 Operand::Vector(values) => result.copy_from_slice(values),
                 Operand::Scalar(value) => result.fill(value as f32),
             }
@@ -515,7 +547,7 @@ impl Job<'_> {
                 Target::Across(number) => &mut across[number],
             };
             let slot = target.layout.index(at);
-            add(accumulate, &Chunk { registers, scalars, x, dy, len }, target, slot);
+            add(accumulate, &Chunk { registers, scalars, x, dy, held, start: first, len }, target, slot);
         }
         if let Some(out) = out.filter(|_| streams) {
             stream(out.run(place(out.strides), len), &out_scratch.0[..len]);

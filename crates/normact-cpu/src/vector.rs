@@ -28,6 +28,8 @@ impl Default for Register {
 pub(crate) enum Source {
     /// The value of an earlier step.
     Register(usize),
+    /// What this pass or an earlier one holds.
+    Held(usize),
     /// The same number for the whole chunk.
     Scalar(usize),
     /// The chunk of `x`.
@@ -64,6 +66,9 @@ pub(crate) struct Chunk<'a> {
     pub(crate) scalars: &'a [f64],
     pub(crate) x: &'a [f32],
     pub(crate) dy: &'a [f32],
+    pub(crate) held: &'a [Vec<f32>],
+    /// Where the chunk is in what is held.
+    pub(crate) start: usize,
     pub(crate) len: usize,
 }
 
@@ -72,6 +77,7 @@ impl<'a> Chunk<'a> {
     pub(crate) fn operand(&self, source: Source) -> Operand<'a> {
         match source {
             Source::Register(register) => Operand::Vector(&self.registers[register].0[..self.len]),
+            Source::Held(held) => Operand::Vector(&self.held[held][self.start..self.start + self.len]),
             Source::Scalar(scalar) => Operand::Scalar(self.scalars[scalar]),
             Source::Input => Operand::Vector(&self.x[..self.len]),
             Source::Upstream => Operand::Vector(&self.dy[..self.len]),

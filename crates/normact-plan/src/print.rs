@@ -221,6 +221,9 @@ pub fn plan_text(plan: &Plan, name: &str, dag: &Dag, sizes: Sizes) -> String {
                 let place = if schedule.across.contains(&id) { ", across blocks" } else { "" };
                 let _ = writeln!(text, "    {}{place}", writer.named(id));
             }
+            for &id in &pass.held {
+                let _ = writeln!(text, "    hold {} in cache for the next pass", writer.value(id));
+            }
             if let Some(id) = pass.write {
                 let result = if title == "forward" { "y" } else { "dx" };
                 let _ = writeln!(text, "    write {result} = {}", writer.value(id));

@@ -7,7 +7,9 @@
 //! (or, on a GPU, is the work of one workgroup, without a launch per statistic). In each pass every
 //! element of the block is visited once: its values are computed in registers from `x`, `dy` and
 //! the statistics of earlier passes, then written or accumulated. Nothing full-size is stored in
-//! between; what a later pass needs again is computed again.
+//! memory in between. What a later pass needs again is computed again, unless that costs more than
+//! a detour through the cache of a small block: such values are **held**. An executor without such
+//! a cache (a workgroup of a GPU) computes them again all the same.
 //!
 //! Sums over samples that only end in a parameter's gradient do not make blocks larger: they are
 //! accumulated across blocks.
@@ -15,10 +17,10 @@
 //! What the backward pass keeps of the forward pass are reductions, never full-size values, and
 //! only as far as they stay below [`KEPT_SHARE`] of the input; the others are computed again.
 
-use normact_ir::{Axes, Channels, Dag, Mode};
+use normact_ir::{Axes, Channels, Dag, Mode, Prim};
 
 use crate::adjoint::{Joint, joint};
-use crate::graph::{Expr, Statistic, ValueId, one_by_one};
+use crate::graph::{Expr, Graph, Statistic, ValueId, one_by_one};
 
 /// The sizes of an input in the view that all ranks share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +66,16 @@ pub const KEPT_SHARE: f64 = 0.05;
 /// A kept statistic is counted with the bytes of the widest format a back-end keeps it in.
 const KEPT_BYTES: usize = 8;
 
+/// The most elements of a block whose values may be held for a later pass: with `x`, `dy` and the
+/// result, a held value of a larger block would not stay in the second-level cache.
+const HELD_BLOCK: usize = 1 << 16;
+
+/// The most values held at a time.
+const HELD: usize = 2;
+
+/// What a held value costs, in additions: a store and a load, both past the first-level cache.
+const HOLDING_COST: usize = 4;
+
 /// A forward and a backward schedule over one joint graph.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -105,6 +117,8 @@ pub struct Pass {
     pub values: Vec<ValueId>,
     /// Full-size values that are accumulated.
     pub reductions: Vec<Reduction>,
+    /// The values among these that later passes read, where blocks stay in cache.
+    pub held: Vec<ValueId>,
     /// The value written as the full-size result.
     pub write: Option<ValueId>,
     /// Small reductions at the end of the pass, in order.
@@ -164,13 +178,14 @@ impl Plan {
         let gradients: Vec<ValueId> =
             joint.input_gradient.iter().chain(joint.param_gradients.iter().flatten()).copied().collect();
         let kept = kept(&joint, &averages, &gradients, sizes);
-        let forward = schedule(&joint, Some(joint.output), &averages, &[], &kept);
+        let forward = schedule(&joint, Some(joint.output), &averages, &[], &kept, sizes);
         let backward = schedule(
             &joint,
             joint.input_gradient,
             &joint.param_gradients.iter().copied().flatten().collect::<Vec<_>>(),
             &kept,
             &[],
+            sizes,
         );
         Self { joint, forward, backward, kept }
     }
@@ -210,15 +225,71 @@ impl Schedule {
 
     /// How many blocks there are.
     pub fn blocks(&self, sizes: Sizes) -> usize {
-        let [samples, channels, _] = sizes.slots(Axes { positions: false, ..self.cut });
-        samples * channels
+        blocks(self.cut, sizes)
     }
+}
+
+fn blocks(cut: Axes, sizes: Sizes) -> usize {
+    let [samples, channels, _] = sizes.slots(Axes { positions: false, ..cut });
+    samples * channels
 }
 
 impl Pass {
     /// The full-size values it is for.
     pub fn roots(&self) -> Vec<ValueId> {
-        self.reductions.iter().map(|reduction| reduction.operand).chain(self.write).collect()
+        let reduced = self.reductions.iter().map(|reduction| reduction.operand);
+        reduced.chain(self.held.iter().copied()).chain(self.write).collect()
+    }
+}
+
+/// Computes the values of each pass from what the passes before it hold.
+fn set_values(graph: &Graph, passes: &mut [Pass]) {
+    let mut held = vec![];
+    for pass in passes {
+        let stop = |id: ValueId| matches!(graph.expr(id), Expr::Reduce { .. }) || held.contains(&id);
+        let cone = graph.cone(&pass.roots(), stop);
+        let is_computed =
+            |id: ValueId| cone[id.index()] && matches!(graph.expr(id), Expr::Prim(..)) && !held.contains(&id);
+        pass.values = graph.ids().filter(|&id| is_computed(id)).collect();
+        held.extend_from_slice(&pass.held);
+    }
+}
+
+/// Chooses what passes hold for later ones: again and again the value that saves most.
+fn hold(graph: &Graph, passes: &mut [Pass]) {
+    let cost = |passes: &[Pass]| -> usize {
+        let values = passes.iter().flat_map(|pass| &pass.values);
+        values.filter(|id| graph.axes(**id) == Axes::INPUT).map(|&id| cost(graph.expr(id))).sum()
+    };
+    for _ in 0..HELD {
+        let now = cost(passes);
+        let mut best: Option<(usize, Vec<Pass>)> = None;
+        for first in 0..passes.len() {
+            for &id in &passes[first].values {
+                let is_read_later = passes[first + 1..].iter().any(|pass| pass.values.contains(&id));
+                if graph.axes(id) != Axes::INPUT || !is_read_later {
+                    continue;
+                }
+                let mut trial = passes.to_vec();
+                trial[first].held.push(id);
+                set_values(graph, &mut trial);
+                let cost = cost(&trial) + HOLDING_COST;
+                if cost < best.as_ref().map_or(now, |(cost, _)| *cost) {
+                    best = Some((cost, trial));
+                }
+            }
+        }
+        let Some((_, trial)) = best else { break };
+        passes.clone_from_slice(&trial);
+    }
+}
+
+/// What computing a value costs, in additions.
+fn cost(expr: Expr) -> usize {
+    match expr {
+        Expr::Prim(Prim::Sigmoid | Prim::Tanh | Prim::Exp | Prim::Log | Prim::Erf, _) => 16,
+        Expr::Prim(Prim::Div | Prim::Sqrt, _) => 4,
+        _ => 1,
     }
 }
 
@@ -269,6 +340,7 @@ fn schedule(
     results: &[ValueId],
     given: &[ValueId],
     exports: &[ValueId],
+    sizes: Sizes,
 ) -> Schedule {
     let graph = &joint.graph;
     let is_given = |id: ValueId| given.contains(&id);
@@ -346,13 +418,14 @@ fn schedule(
     if let (Some(id), Some(pass)) = (write, write_pass) {
         passes[pass as usize].write = Some(id);
     }
-    for pass in &mut passes {
-        let stop = |id: ValueId| is_reduce(joint, id);
-        let cone = graph.cone(&pass.roots(), stop);
-        pass.values = graph.ids().filter(|&id| cone[id.index()] && matches!(graph.expr(id), Expr::Prim(..))).collect();
-    }
+    set_values(graph, &mut passes);
     let in_blocks = reductions.iter().copied().filter(|&id| is_done_in_blocks(id) && !across.contains(&id));
     let cut = cut(joint, in_blocks.map(|id| (operand_of(id), graph.axes(id))));
+    let positions = if cut.positions { 1 } else { sizes.positions };
+    let block = sizes.samples * sizes.channels * positions / blocks(cut, sizes);
+    if block <= HELD_BLOCK {
+        hold(graph, &mut passes);
+    }
     let result_cone = graph.cone(&[results, &after].concat(), |id| is_given(id) || across.contains(&id));
     let exported = reductions
         .iter()
