@@ -218,11 +218,23 @@ fn slot(
     let size = visit.samples * visit.channels * visit.positions;
     let first = select(visit.is_slot, visit.lane, size);
 
+    // A thread's own moments are sums of differences from its first element, which keep their digits
+    // where the mean is large, and are updated by Welford's method, which keeps them where it is not.
+    let moments = comptime!(walk.moments());
     let mut totals = Array::<f32>::new(comptime!(sums.max(1)));
     #[unroll]
     for sum in 0..sums {
         totals[sum] = 0.0f32;
     }
+    let mut shifts = Array::<f32>::new(comptime!(moments.len().max(1)));
+    let mut deviations = Array::<f32>::new(comptime!((2 * moments.len()).max(1)));
+    #[unroll]
+    for number in 0..moments.len() {
+        shifts[number] = 0.0f32;
+        deviations[comptime!(2 * number)] = 0.0f32;
+        deviations[comptime!(2 * number + 1)] = 0.0f32;
+    }
+    let mut seen = 0.0f32;
     let start = cursor(visit, first, comptime!(walk.clone()));
     let step = cursor(visit, team.runtime(), comptime!(walk.clone()));
     let mut element = first;
@@ -234,11 +246,26 @@ fn slot(
         let at = locate(visit, &next);
         let ops = comptime!(walk.element_ops.clone());
         evaluate(inputs, outputs, numbers, counts, statistics, registers, &at, ops);
+        if comptime!(!moments.is_empty()) {
+            seen += 1.0f32;
+        }
         #[unroll]
         for sum in 0..sums {
             let accumulate = comptime!(walk.accumulate[sum].clone());
             let value = registers.find(accumulate.value);
-            if comptime!(accumulate.is_square()) {
+            let moment = comptime!(moments.iter().position(|&moment| moment == sum));
+            if comptime!(moment.is_some()) {
+                let number = comptime!(moment.unwrap_or(0));
+                let shift = select(seen == 1.0f32, value, shifts[number]);
+                let mean = deviations[comptime!(2 * number)];
+                let difference = value - shift;
+                let distance = difference - mean;
+                let moved = mean + distance / seen;
+                shifts[number] = shift;
+                deviations[comptime!(2 * number)] = moved;
+                deviations[comptime!(2 * number + 1)] =
+                    deviations[comptime!(2 * number + 1)] + distance * (difference - moved);
+            } else if comptime!(accumulate.is_square()) {
                 totals[sum] = totals[sum] + value * value;
             } else {
                 totals[sum] = totals[sum] + value;
@@ -258,45 +285,25 @@ fn slot(
         channel = moved.channel;
         position = moved.position;
     }
+    #[unroll]
+    for number in 0..moments.len() {
+        totals[comptime!(moments[number])] = seen * (shifts[number] + deviations[comptime!(2 * number)]);
+    }
     if comptime!(sums > 0) {
         combine(shared, &mut totals, visit.lane, visit.row, sums, workgroup, team, comptime!(walk.slots_first));
     }
 
-    // The second visit for moments: deviations from the mean, and their sum, which would be 0 without
-    // rounding and corrects for it.
-    let moments = comptime!(walk.moments());
-    let mut deviations = Array::<f32>::new(comptime!((2 * moments.len()).max(1)));
+    // Every thread's moments around the common mean. Their first sum would be 0 without rounding, and
+    // corrects for it.
     if comptime!(!moments.is_empty()) {
-        let mut means = Registry::<usize, f32>::new();
         #[unroll]
         for number in 0..moments.len() {
             let accumulate = comptime!(walk.accumulate[moments[number]].clone());
             let mean = totals[comptime!(moments[number])] / counts.find(accumulate.count);
-            means.insert(number, mean);
-            deviations[comptime!(2 * number)] = 0.0f32;
-            deviations[comptime!(2 * number + 1)] = 0.0f32;
-        }
-        let mut element = first;
-        let mut sample = start.sample;
-        let mut channel = start.channel;
-        let mut position = start.position;
-        while element < size {
-            let next = Cursor { sample, channel, position };
-            let at = locate(visit, &next);
-            let ops = comptime!(walk.element_ops.clone());
-            evaluate(inputs, outputs, numbers, counts, statistics, registers, &at, ops);
-            #[unroll]
-            for number in 0..moments.len() {
-                let accumulate = comptime!(walk.accumulate[moments[number]].clone());
-                let deviation = registers.find(accumulate.value) - means.find(number);
-                deviations[comptime!(2 * number)] = deviations[comptime!(2 * number)] + deviation;
-                deviations[comptime!(2 * number + 1)] = deviations[comptime!(2 * number + 1)] + deviation * deviation;
-            }
-            element += team;
-            let moved = advance(visit, &next, &step, comptime!(walk.clone()));
-            sample = moved.sample;
-            channel = moved.channel;
-            position = moved.position;
+            let distance = (shifts[number] - mean) + deviations[comptime!(2 * number)];
+            let distance = select(seen > 0.0f32, distance, 0.0f32);
+            deviations[comptime!(2 * number)] = seen * distance;
+            deviations[comptime!(2 * number + 1)] = deviations[comptime!(2 * number + 1)] + seen * distance * distance;
         }
         let pairs = comptime!(2 * moments.len());
         combine(shared, &mut deviations, visit.lane, visit.row, pairs, workgroup, team, comptime!(walk.slots_first));
