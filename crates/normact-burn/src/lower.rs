@@ -8,9 +8,9 @@ use burn::tensor::{FloatDType, Tensor};
 use normact_cpu::{Compiled, Lane};
 use normact_ir::{
     Buffer, Buffers, Dag, IndexSet, Layer, Mode, NodeId, Op, Operands, Prim, Reduction, Running, Shape, ShapeError,
-    bessel, check, infer,
+    bessel, check,
 };
-use normact_plan::{Sizes, graph::one_by_one};
+use normact_plan::Sizes;
 
 use crate::fused::{Cache, cube};
 use crate::moments::{Averages, as_value, root};
@@ -168,13 +168,6 @@ fn apply(prim: Prim, operands: Operands, values: &mut Values) -> Tensor<3> {
 fn along_channels(values: Tensor<1>, dtype: FloatDType) -> Tensor<3> {
     let [len] = values.dims();
     values.cast(dtype).reshape([1, len, 1])
-}
-
-/// How many elements go into each value of a buffer, for an input viewed as `dims`.
-pub(crate) fn averaged(plan: &Plan, buffer: &Buffer, sizes: Sizes) -> usize {
-    let axes = infer(&plan.layer.dag)[buffer.operand.index()];
-    let operand = sizes.slots(one_by_one(axes));
-    Reduction::new(operand, buffer.over, group_count(buffer.over, plan.channels)).count()
 }
 
 /// Moves a running average towards the average of a batch of `count` elements per statistic.

@@ -148,20 +148,15 @@ impl NormAct {
     }
 
     fn forward_fused<const D: usize>(&self, x: Tensor<D>, mode: Mode) -> Tensor<D> {
-        let (dims, dtype, device) = (x.dims(), x.dtype(), x.device());
-        let sizes = sizes(&dims);
+        let (dtype, device) = (x.dtype(), x.device());
         let in_f32 = |tensor: Tensor<1>| if tensor.dtype() == DType::F32 { tensor } else { tensor.cast(DType::F32) };
         let mut slots: Vec<Tensor<1>> = self.params.iter().map(|param| in_f32(param.val())).collect();
-        if mode == Mode::Evaluation {
-            slots.extend(self.running.iter().map(|running| in_f32(running.value_sync().to_device(&device))));
-        }
+        slots.extend(self.running.iter().map(|running| in_f32(running.value_sync().to_device(&device))));
         let x = if dtype == DType::F32 { x } else { x.cast(DType::F32) };
         let spec = Spec { plan: self.plan.clone(), mode };
-        let (y, averages) = fused::forward(spec, x, slots);
-        if mode == Mode::Training {
-            for ((running, buffer), average) in self.running.iter().zip(self.plan.buffers.list()).zip(averages) {
-                lower::update(running, buffer, average, lower::averaged(&self.plan, buffer, sizes));
-            }
+        let (y, updates) = fused::forward(spec, x, slots);
+        for (running, new) in self.running.iter().zip(updates) {
+            running.update(new.detach().cast(running.value_sync().dtype()));
         }
         if dtype == DType::F32 { y } else { y.cast(dtype) }
     }

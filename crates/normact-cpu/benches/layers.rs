@@ -44,6 +44,9 @@ fn main() {
             let inputs = Inputs::initial(&layer.dag, shape.clone(), vec![]);
             let params: Vec<Vec<f32>> =
                 inputs.params.iter().map(|values| values.iter().map(|&x| x as f32).collect()).collect();
+            let running: Vec<Vec<f32>> =
+                inputs.state.iter().map(|values| values.iter().map(|&x| x as f32).collect()).collect();
+            let running: Vec<&[f32]> = running.iter().map(Vec::as_slice).collect();
             let params: Vec<&[f32]> = params.iter().map(Vec::as_slice).collect();
             let start = Instant::now();
             let compiled = Compiled::new(&layer.dag, Mode::Training, sizes, Lane::Positions);
@@ -52,12 +55,12 @@ fn main() {
             let mut kept = vec![];
             let forward = median(|| {
                 let view = View { data: &x, strides };
-                kept = compiled.forward(view, &params, &[], ViewMut { data: &mut y, strides }).kept;
+                kept = compiled.forward(view, &params, &running, ViewMut { data: &mut y, strides }).kept;
             });
             let backward = median(|| {
                 let (x, dy) = (View { data: &x, strides }, View { data: &dy, strides });
                 let into = ViewMut { data: &mut dx, strides };
-                black_box(compiled.backward(x, &params, &[], &kept, dy, into));
+                black_box(compiled.backward(x, &params, &running, &kept, dy, into));
             });
             let [f, b] = compiled.plan().cached_traffic();
             let ratio = |time: f64, passes: usize| time / (copy / 2.0 * passes as f64);

@@ -22,9 +22,9 @@ pub struct Compiled {
 pub struct Forward {
     /// What the backward pass needs.
     pub kept: Vec<f64>,
-    /// For each buffer of [`Buffers::list`], the batch average that updates it: one value for each
-    /// channel, or one; `None` in evaluation.
-    pub averages: Vec<Option<Vec<f64>>>,
+    /// The new value of each buffer of [`Buffers::list`]: one for each channel, or one; `None` in
+    /// evaluation.
+    pub updates: Vec<Option<Vec<f64>>>,
 }
 
 /// What a backward pass gives beside the gradient of the input.
@@ -46,9 +46,9 @@ impl Compiled {
         let running: Vec<Axes> = Buffers::of(dag).list().iter().map(|buffer| axes(buffer.extent)).collect();
         let extents = (&params[..], &running[..]);
         let (joint, kept) = (&plan.joint, &plan.kept);
-        let averages: Vec<_> = joint.averages.iter().copied().zip(running.iter().copied()).collect();
+        let updates: Vec<_> = joint.updates.iter().copied().zip(running.iter().copied()).collect();
         let gradients: Vec<_> = joint.param_gradients.iter().copied().zip(params.iter().copied()).collect();
-        let forward = Program::new(&plan, &plan.forward, kept, &averages, extents, lane, sizes);
+        let forward = Program::new(&plan, &plan.forward, kept, &updates, extents, lane, sizes);
         let backward = Program::new(&plan, &plan.backward, &[], &gradients, extents, lane, sizes);
         Self { sizes, forward, backward, plan }
     }
@@ -59,11 +59,11 @@ impl Compiled {
     }
 
     /// Computes the layer of `x` into `y`. `params` are the values of each parameter, `running` those
-    /// of each buffer (used in evaluation only).
+    /// of each buffer.
     pub fn forward(&self, x: View<'_>, params: &[&[f32]], running: &[&[f32]], y: ViewMut<'_>) -> Forward {
         let reads = self.reads(&self.forward, x, x, params, running, &[]);
         let outcome = run(&self.forward, &reads, Some(Shared::new(y, self.dims())));
-        Forward { kept: outcome.kept, averages: outcome.finals }
+        Forward { kept: outcome.kept, updates: outcome.finals }
     }
 
     /// Computes the gradients for the upstream gradient `dy`, and that of the input into `dx`.

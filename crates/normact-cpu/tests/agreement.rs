@@ -1,4 +1,4 @@
-//! Fused execution against the f64 evaluator: outputs, batch averages and every gradient, for all
+//! Fused execution against the f64 evaluator: outputs, running averages and every gradient, for all
 //! layouts in memory.
 
 use normact_cpu::{Compiled, Lane, View, ViewMut};
@@ -150,7 +150,8 @@ impl Case {
     fn expected(&self, dag: &Dag, mode: Mode) -> Vec<Vec<f64>> {
         let evaluation = evaluate(dag, &self.inputs, mode).expect("the inputs fit");
         let gradients = evaluation.gradients(&self.dy);
-        [evaluation.output(), gradients.x].into_iter().chain(gradients.params).collect()
+        let state = evaluation.state().iter().cloned();
+        [evaluation.output(), gradients.x].into_iter().chain(gradients.params).chain(state).collect()
     }
 
     fn found(&self, dag: &Dag, mode: Mode, memory: Memory, lane: Lane) -> Vec<Vec<f64>> {
@@ -179,7 +180,9 @@ impl Case {
         let gradients = params.map(|(gradient, values)| gradient.unwrap_or_else(|| vec![0.0; values.len()]));
         let dx =
             if compiled.plan().joint.input_gradient.is_some() { collect(&dx) } else { vec![0.0; sizes.elements()] };
-        [collect(&y), dx].into_iter().chain(gradients).collect()
+        let updates = forward.updates.into_iter().zip(&self.inputs.state);
+        let state = updates.map(|(new, old)| new.unwrap_or_else(|| old.clone()));
+        [collect(&y), dx].into_iter().chain(gradients).chain(state).collect()
     }
 
     fn compare(&self, dag: &Dag, mode: Mode) -> f64 {

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::f64::consts::FRAC_2_SQRT_PI;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-use normact_ir::{Axes, Buffers, Dag, Extent, Mode, Op, Prim, Quantity};
+use normact_ir::{Axes, Buffer, Buffers, Dag, Extent, Mode, Op, Prim, Quantity, Running, Scalar};
 
 use crate::graph::{Expr, Graph, Statistic, ValueId, is_constant_within, one_by_one};
 use crate::schedule::Sizes;
@@ -20,8 +20,8 @@ pub struct Joint {
     pub graph: Graph,
     /// The layer's result; it broadcasts to the input's shape.
     pub output: ValueId,
-    /// For each buffer of [`Buffers::list`], the batch average that updates it in training.
-    pub averages: Vec<Option<ValueId>>,
+    /// For each buffer of [`Buffers::list`], its value after a step of training.
+    pub updates: Vec<Option<ValueId>>,
     /// The gradient of the input; `None` where the output does not depend on it.
     pub input_gradient: Option<ValueId>,
     /// The gradient of each parameter; `None` where the output does not depend on it.
@@ -32,7 +32,7 @@ pub struct Joint {
 /// a single element is that element (or 0, for a variance), exactly.
 pub fn joint(dag: &Dag, mode: Mode, sizes: Option<Sizes>) -> Joint {
     let mut graph = Graph::default();
-    let (values, averages) = forward(dag, mode, sizes, &mut graph);
+    let (values, updates) = forward(dag, mode, sizes, &mut graph);
     let output = values[dag.output().index()].expect("the output is live");
     graph.shares_reciprocals = true;
     let shared = RefCell::new(graph);
@@ -52,10 +52,10 @@ pub fn joint(dag: &Dag, mode: Mode, sizes: Option<Sizes>) -> Joint {
             | Expr::Reduce { .. } => {}
         }
     }
-    Joint { graph, output, averages, input_gradient, param_gradients }
+    Joint { graph, output, updates, input_gradient, param_gradients }
 }
 
-/// The value of every live node, and the averages that update the buffers.
+/// The value of every live node, and the values of the buffers after a step of training.
 fn forward(
     dag: &Dag,
     mode: Mode,
@@ -65,7 +65,7 @@ fn forward(
     let buffers = Buffers::of(dag);
     let live = dag.live();
     let mut values: Vec<Option<ValueId>> = vec![None; dag.len()];
-    let mut averages = vec![None; buffers.list().len()];
+    let mut updates = vec![None; buffers.list().len()];
     for id in dag.ids().filter(|id| live[id.index()]) {
         let operand = |number: usize| {
             let node = dag.operands(id).iter().nth(number).expect("a graph checks the number of operands");
@@ -86,7 +86,13 @@ fn forward(
                         let to = graph.axes(operand(0)).reduce(op.over());
                         let quantity = op.moment().quantity();
                         if let Some(buffer) = buffer {
-                            averages[buffer] = Some(graph.reduce(statistic(quantity), operand(0), to));
+                            let average = graph.reduce(statistic(quantity), operand(0), to);
+                            let correction = match buffers.list()[buffer].tracking.running {
+                                Running::Unbiased => bessel(graph, graph.axes(operand(0)), to, sizes),
+                                Running::Biased => graph.leaf(Expr::Constant(Scalar::ONE), Axes::NONE),
+                            };
+                            let new = graph.binary(Prim::Mul, average, correction);
+                            updates[buffer] = Some(moved(graph, buffer, &buffers.list()[buffer], new));
                         }
                         average(graph, quantity, operand(0), to, sizes)
                     }
@@ -96,7 +102,30 @@ fn forward(
         };
         values[id.index()] = Some(value);
     }
-    (values, averages)
+    (values, updates)
+}
+
+/// A running average moved towards that of a batch.
+fn moved(graph: &mut Graph, number: usize, buffer: &Buffer, new: ValueId) -> ValueId {
+    let momentum = buffer.tracking.momentum;
+    let rest = Scalar::new(1.0 - momentum.get()).unwrap_or(Scalar::ZERO);
+    let old = graph.leaf(Expr::Running(number), extent_axes(buffer.extent));
+    let [momentum, rest] = [momentum, rest].map(|share| graph.leaf(Expr::Constant(share), Axes::NONE));
+    let (old, new) = (graph.binary(Prim::Mul, old, rest), graph.binary(Prim::Mul, new, momentum));
+    graph.binary(Prim::Add, old, new)
+}
+
+/// What makes a variance of values with the axes `from` unbiased: `n / (n - 1)`, or 1 where there is
+/// a single element.
+fn bessel(graph: &mut Graph, from: Axes, to: Axes, sizes: Option<Sizes>) -> ValueId {
+    let one = graph.leaf(Expr::Constant(Scalar::ONE), Axes::NONE);
+    let count = graph.count(one_by_one(from), to);
+    if sizes.is_some_and(|sizes| sizes.count(one_by_one(from), to) <= 1.0) || graph.as_constant(count) == Some(1.0) {
+        return one;
+    }
+    let minus_one = graph.unary(Prim::Neg, one);
+    let others = graph.binary(Prim::Add, count, minus_one);
+    graph.binary(Prim::Div, count, others)
 }
 
 fn extent_axes(extent: Extent) -> Axes {

@@ -190,7 +190,7 @@ pub fn plan_text(plan: &Plan, name: &str, dag: &Dag, sizes: Sizes) -> String {
     let mut text = String::new();
     let _ = writeln!(text, "{name} on {shape:?} (samples, channels, positions)");
     for (title, schedule, results) in [
-        ("forward", &plan.forward, joint.averages.iter().flatten().copied().collect::<Vec<_>>()),
+        ("forward", &plan.forward, joint.updates.iter().flatten().copied().collect::<Vec<_>>()),
         ("backward", &plan.backward, joint.param_gradients.iter().flatten().copied().collect()),
     ] {
         let in_passes = schedule.passes.iter().flat_map(|pass| pass.roots()).chain(results);

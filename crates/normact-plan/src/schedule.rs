@@ -81,7 +81,7 @@ const HOLDING_COST: usize = 4;
 pub struct Plan {
     /// The values of both.
     pub joint: Joint,
-    /// Computes the output, the batch averages and what is kept.
+    /// Computes the output, the new running averages and what is kept.
     pub forward: Schedule,
     /// Computes the gradients.
     pub backward: Schedule,
@@ -174,11 +174,11 @@ impl Plan {
     /// Plans a layer for a mode and the sizes of its input.
     pub fn new(dag: &Dag, mode: Mode, sizes: Sizes) -> Self {
         let joint = joint(dag, mode, Some(sizes));
-        let averages: Vec<ValueId> = joint.averages.iter().copied().flatten().collect();
+        let updates: Vec<ValueId> = joint.updates.iter().copied().flatten().collect();
         let gradients: Vec<ValueId> =
             joint.input_gradient.iter().chain(joint.param_gradients.iter().flatten()).copied().collect();
-        let kept = kept(&joint, &averages, &gradients, sizes);
-        let forward = schedule(&joint, Some(joint.output), &averages, &[], &kept, sizes);
+        let kept = kept(&joint, &updates, &gradients, sizes);
+        let forward = schedule(&joint, Some(joint.output), &updates, &[], &kept, sizes);
         let backward = schedule(
             &joint,
             joint.input_gradient,
@@ -303,9 +303,9 @@ fn is_reduce(joint: &Joint, id: ValueId) -> bool {
 }
 
 /// The reductions of the forward pass that the gradients read, as far as they are few.
-fn kept(joint: &Joint, averages: &[ValueId], gradients: &[ValueId], sizes: Sizes) -> Vec<ValueId> {
+fn kept(joint: &Joint, updates: &[ValueId], gradients: &[ValueId], sizes: Sizes) -> Vec<ValueId> {
     let graph = &joint.graph;
-    let roots: Vec<ValueId> = averages.iter().copied().chain([joint.output]).collect();
+    let roots: Vec<ValueId> = updates.iter().copied().chain([joint.output]).collect();
     let in_forward = graph.cone(&roots, |_| false);
     // A variance comes with its mean.
     let has_variance = |operand: ValueId, to: Axes| {

@@ -1,4 +1,4 @@
-//! The joint graph against the reference evaluator: outputs, batch averages and every gradient.
+//! The joint graph against the reference evaluator: outputs, running averages and every gradient.
 
 use normact_ir::random::Space;
 use normact_ir::{Axes, Buffers, Channels, Dag, Inputs, Layer, Mode, Prim, Shape, evaluate};
@@ -106,7 +106,8 @@ impl Case {
     fn expected(&self, dag: &Dag, mode: Mode) -> Vec<Vec<f64>> {
         let evaluation = evaluate(dag, &self.inputs, mode).expect("the inputs fit");
         let gradients = evaluation.gradients(&self.dy);
-        [evaluation.output(), gradients.x].into_iter().chain(gradients.params).collect()
+        let state = evaluation.state().iter().cloned();
+        [evaluation.output(), gradients.x].into_iter().chain(gradients.params).chain(state).collect()
     }
 
     /// Panics where the joint graph differs; the share of elements that could be compared.
@@ -167,7 +168,11 @@ impl<'a> Reference<'a> {
             let len = param.extent.len(channels);
             results.push((0..len).map(|c| gradient.map_or(0.0, |id| values[id.index()][c * positions])).collect());
         }
-        assert_eq!(joint.averages.len(), Buffers::of(dag).list().len());
+        assert_eq!(joint.updates.len(), Buffers::of(dag).list().len());
+        for (old, update) in self.case.inputs.state.iter().zip(&joint.updates) {
+            let new = |c: usize, id: &ValueId| values[id.index()][c * positions];
+            results.push((0..old.len()).map(|c| update.as_ref().map_or(old[c], |id| new(c, id))).collect());
+        }
         results
     }
 

@@ -32,9 +32,9 @@ impl FusedLayer for Flex {
         let compiled = compiled(&spec, &input);
         let mut y = input.result();
         let forward = compiled.forward(input.view(), &slots.params(), &slots.running(), y.view());
-        let averages = forward.averages.into_iter().flatten();
-        let averages = averages.map(|values| vector(values.iter().map(|&x| x as f32).collect::<Vec<f32>>()));
-        (y.tensor(), vector(forward.kept), averages.collect())
+        let updates = forward.updates.into_iter().flatten();
+        let updates = updates.map(|values| vector(values.iter().map(|&x| x as f32).collect::<Vec<f32>>()));
+        (y.tensor(), vector(forward.kept), updates.collect())
     }
 
     fn layer_backward(
@@ -221,8 +221,7 @@ struct Slots {
 impl Slots {
     fn new(tensors: [FlexTensor; SLOTS], spec: &Spec) -> Self {
         let params = spec.plan.layer.dag.params().len();
-        let buffers = spec.plan.buffers.list().len();
-        let running = if spec.mode == normact_ir::Mode::Evaluation { buffers } else { 0 };
+        let running = spec.plan.buffers.list().len();
         let mut tensors = tensors;
         for tensor in &mut tensors[..params + running] {
             if !tensor.is_contiguous() || tensor.layout().start_offset() != 0 {

@@ -5,8 +5,8 @@
 //! autodiff that records a single step with a hand-written backward pass. The step keeps the input
 //! (which its producer keeps anyway) and the statistics of the plan.
 //!
-//! The interface takes a fixed number of tensors beside `x`: parameters, then running averages in
-//! evaluation. [`path`] says beforehand whether a layer can run this way.
+//! The interface takes a fixed number of tensors beside `x`: parameters, then running averages.
+//! [`path`] says beforehand whether a layer can run this way.
 
 pub(crate) mod cube;
 mod flex;
@@ -41,8 +41,8 @@ pub(crate) struct Spec {
 
 /// A layer as one operation.
 ///
-/// The forward pass gives the output, what the backward pass needs, and the batch averages that
-/// update running ones. The backward pass gives the gradient of `x` and then that of each parameter.
+/// The forward pass gives the output, what the backward pass needs, and, in training, the
+/// new running averages. The backward pass gives the gradient of `x` and then that of each parameter.
 #[backend_extension(Cube, Flex, Autodiff)]
 #[allow(clippy::too_many_arguments, missing_docs)]
 pub(crate) trait FusedLayer: Backend {
@@ -90,7 +90,7 @@ pub enum Path {
 
 /// The path of a layer for an input of that device and format.
 pub(crate) fn path(plan: &Plan, mode: Mode, sizes: Sizes, device: &Device, dtype: DType) -> Path {
-    let slots = plan.layer.dag.params().len() + if mode == Mode::Evaluation { plan.buffers.list().len() } else { 0 };
+    let slots = plan.layer.dag.params().len() + plan.buffers.list().len();
     if slots > SLOTS {
         return Path::OpByOp(format!("the layer has {slots} parameters and running averages, more than {SLOTS}"));
     }
@@ -105,7 +105,8 @@ pub(crate) fn path(plan: &Plan, mode: Mode, sizes: Sizes, device: &Device, dtype
     }
 }
 
-/// Runs the layer; `x` has its own rank. Gives the output and the batch averages.
+/// Runs the layer; `x` has its own rank. Gives the output and, in training, the new
+/// running averages.
 pub(crate) fn forward<const D: usize>(spec: Spec, x: Tensor<D>, slots: Vec<Tensor<1>>) -> (Tensor<D>, Vec<Tensor<1>>) {
     let x = x.into_dispatch();
     // Unused slots are filled with the input, which is at hand and costs nothing.
@@ -113,8 +114,8 @@ pub(crate) fn forward<const D: usize>(spec: Spec, x: Tensor<D>, slots: Vec<Tenso
     let mut next = || slots.next().unwrap_or_else(|| x.clone());
     let slots: [_; SLOTS] = std::array::from_fn(|_| next());
     let [s0, s1, s2, s3, s4, s5, s6, s7, s8, s9] = slots;
-    let (y, _, averages) = Dispatch::layer_forward(x, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, spec);
-    (Tensor::from_dispatch(y), averages.into_iter().map(Tensor::from_dispatch).collect())
+    let (y, _, updates) = Dispatch::layer_forward(x, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, spec);
+    (Tensor::from_dispatch(y), updates.into_iter().map(Tensor::from_dispatch).collect())
 }
 
 /// What the backward step keeps.
@@ -164,20 +165,20 @@ impl<B: Backend + FusedLayer, C: CheckpointStrategy> FusedLayer for Autodiff<B, 
             let [s0, s1, s2, s3, s4, s5, s6, s7, s8, s9] = slots;
             B::layer_forward(x, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, spec)
         };
-        let (y, kept, averages) = match LayerBackward.prepare::<C>(nodes).compute_bound().stateful() {
+        let (y, kept, updates) = match LayerBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
                 let node = prep.checkpoint(&x);
                 let slots = slots.map(|slot| slot.into_primitive());
-                let (y, kept, averages) = run(x.into_primitive(), slots.clone(), spec.clone());
-                (prep.finish((node, slots, kept.clone(), spec), y), kept, averages)
+                let (y, kept, updates) = run(x.into_primitive(), slots.clone(), spec.clone());
+                (prep.finish((node, slots, kept.clone(), spec), y), kept, updates)
             }
             OpsKind::UnTracked(prep) => {
                 let slots = slots.map(|slot| slot.into_primitive());
-                let (y, kept, averages) = run(x.into_primitive(), slots, spec);
-                (prep.finish(y), kept, averages)
+                let (y, kept, updates) = run(x.into_primitive(), slots, spec);
+                (prep.finish(y), kept, updates)
             }
         };
-        (y, constant(kept), averages.into_iter().map(constant).collect())
+        (y, constant(kept), updates.into_iter().map(constant).collect())
     }
 
     fn layer_backward(

@@ -24,9 +24,9 @@ pub(super) fn lower(plan: &Plan, params: &[ParamExtent], running: &[ParamExtent]
     let params: Vec<Axes> = params.iter().map(axes).collect();
     let running: Vec<Axes> = running.iter().map(axes).collect();
     let extents = (&params[..], &running[..]);
-    let averages: Vec<_> = plan.joint.averages.iter().copied().zip(running.iter().copied()).collect();
+    let updates: Vec<_> = plan.joint.updates.iter().copied().zip(running.iter().copied()).collect();
     let gradients: Vec<_> = plan.joint.param_gradients.iter().copied().zip(params.iter().copied()).collect();
-    let forward = schedule(plan, &plan.forward, &averages, extents, sizes, &HashMap::new());
+    let forward = schedule(plan, &plan.forward, &updates, extents, sizes, &HashMap::new());
     let backward = schedule(plan, &plan.backward, &gradients, extents, sizes, &forward.exported);
     [forward, backward]
 }

@@ -100,8 +100,8 @@ impl FusedLayer for CubeBackend {
             full: y,
             spec: &spec,
         };
-        let (kept, averages) = tensors.run(&compiled.forward);
-        (tensors.full, kept, averages.into_iter().flatten().collect())
+        let (kept, updates) = tensors.run(&compiled.forward);
+        (tensors.full, kept, updates.into_iter().flatten().collect())
     }
 
     fn layer_backward(
@@ -150,7 +150,7 @@ fn sizes(x: &CubeTensor) -> Sizes {
 /// Parameters, then running averages.
 fn params(tensors: [CubeTensor; SLOTS], spec: &Spec) -> Vec<CubeTensor> {
     let params = spec.plan.layer.dag.params().len();
-    let running = if spec.mode == Mode::Evaluation { spec.plan.buffers.list().len() } else { 0 };
+    let running = spec.plan.buffers.list().len();
     tensors.into_iter().take(params + running).map(into_contiguous).collect()
 }
 
