@@ -105,6 +105,15 @@ impl NormAct {
         fused::path(&self.plan, self.mode(x), sizes(&x.dims()), &x.device(), x.dtype())
     }
 
+    /// How many kernels the forward and the backward pass of such an input launch; `None` on a CPU,
+    /// and where the layer runs operation by operation.
+    pub fn kernels<const D: usize>(&self, x: &Tensor<D>) -> Option<[usize; 2]> {
+        match self.path(x) {
+            Path::Fused => fused::kernels(&self.plan, self.mode(x), sizes(&x.dims()), &x.device()),
+            Path::OpByOp(_) => None,
+        }
+    }
+
     /// How an input of that shape is executed, for people: the path and why, the passes over memory,
     /// and what is kept between forward and backward.
     ///
@@ -126,8 +135,12 @@ impl NormAct {
                 let plan = normact_plan::Plan::new(&self.layer().dag, mode, sizes);
                 let ([forward, backward], [f, b]) = (plan.traffic(), plan.cached_traffic());
                 let kept = plan.kept_slots(sizes);
+                let kernels = self.kernels(x).map_or_else(String::new, |[forward, backward]| {
+                    format!("kernels: {forward} forward, {backward} backward\n")
+                });
                 format!(
                     "{name}, {mode_name}: fused, one operation forward and one backward\n\
+                     {kernels}\
                      full-size reads and writes: {forward} forward, {backward} backward; {f} and {b} where blocks \
                      stay in the cache\n\
                      kept for the backward pass: the input and {kept} statistics"

@@ -9,6 +9,7 @@ mod documentation;
 mod equality;
 mod examples;
 mod hostile;
+mod kernels;
 mod oracle;
 mod spellings;
 mod support;

@@ -105,6 +105,14 @@ pub(crate) fn path(plan: &Plan, mode: Mode, sizes: Sizes, device: &Device, dtype
     }
 }
 
+/// How many kernels the forward and the backward pass of a fused layer are, where a device has kernels.
+pub(crate) fn kernels(plan: &Plan, mode: Mode, sizes: Sizes, device: &Device) -> Option<[usize; 2]> {
+    match device.clone().without_autodiff().as_dispatch() {
+        DispatchDevice::Cube(_) => Some(cube::kernels(plan, mode, sizes)),
+        _ => None,
+    }
+}
+
 /// Runs the layer; `x` has its own rank. Gives the output and, in training, the new
 /// running averages.
 pub(crate) fn forward<const D: usize>(spec: Spec, x: Tensor<D>, slots: Vec<Tensor<1>>) -> (Tensor<D>, Vec<Tensor<1>>) {

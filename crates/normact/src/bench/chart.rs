@@ -11,8 +11,8 @@ pub fn table(report: &Report) -> String {
     let width = rows(report).map(|(name, _, _)| name.len()).max().unwrap_or(0);
     let _ = writeln!(
         text,
-        "{:width$}  {:>11}  {:>16}  {:>9}  {:>8}  {:>9}  {:>9}",
-        "", "forward", "forward+backward", "of fused", "of ideal", "kept", "peak"
+        "{:width$}  {:>11}  {:>16}  {:>9}  {:>8}  {:>11}  {:>7}  {:>6}  {:>6}",
+        "", "forward", "forward+backward", "of fused", "of ideal", "first step", "kernels", "kept", "peak"
     );
     for layer in &report.layers {
         let ideal = report.copy_ms / 2.0 * report.ideal_passes.get(&layer.layer).copied().unwrap_or(5) as f64;
@@ -20,11 +20,13 @@ pub fn table(report: &Report) -> String {
         for (name, figures) in ways(layer) {
             let _ = writeln!(
                 text,
-                "{name:width$}  {:>8.3} ms  {:>13.3} ms  {:>8.2}x  {:>7.2}x  {:>9}  {:>9}",
+                "{name:width$}  {:>8.3} ms  {:>13.3} ms  {:>8.2}x  {:>7.2}x  {:>8.1} ms  {:>7}  {:>6}  {:>6}",
                 figures.forward_ms,
                 figures.forward_backward_ms,
                 figures.forward_backward_ms / layer.fused.forward_backward_ms,
                 figures.forward_backward_ms / ideal,
+                figures.first_ms,
+                figures.kernels.map_or_else(|| "-".to_owned(), |[forward, backward]| format!("{forward} + {backward}")),
                 share(figures.saved_bytes, input),
                 share(figures.peak_bytes, input),
             );

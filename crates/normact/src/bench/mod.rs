@@ -35,11 +35,15 @@ pub struct Figures {
     pub forward_ms: f64,
     /// Median time of forward and backward together.
     pub forward_backward_ms: f64,
+    /// The time of the first step, with planning and, on a GPU, the generation of kernels.
+    pub first_ms: f64,
     /// The shortest and the longest time of forward and backward.
     pub range_ms: [f64; 2],
     /// Full-size tensors read and written, forward and backward, if every pass goes to memory; only
     /// for planned execution.
     pub passes: Option<usize>,
+    /// Kernels launched forward and backward, on a GPU; only for planned execution.
+    pub kernels: Option<[usize; 2]>,
     /// Bytes alive after the forward pass beside the output: the input counts, whoever keeps it.
     pub saved_bytes: Option<usize>,
     /// The most bytes alive during a step, without the input, the upstream gradient and parameters.
@@ -140,6 +144,7 @@ impl Subject {
 /// A subject with its times so far.
 struct Timed {
     subject: Subject,
+    first: Option<f64>,
     forward: Vec<f64>,
     both: Vec<f64>,
     saved: Option<usize>,
@@ -153,7 +158,7 @@ fn layer_figures(layer: &Layer, module: &NormAct, dims: [usize; 4], device: &Ope
     subjects.extend(burns_own(&layer.name, dims[1], &autodiff));
     let mut timed: Vec<Timed> = subjects
         .into_iter()
-        .map(|subject| Timed { subject, forward: vec![], both: vec![], saved: None, peak: None })
+        .map(|subject| Timed { subject, first: None, forward: vec![], both: vec![], saved: None, peak: None })
         .collect();
     let x = random(dims, 1, &autodiff);
     let dy = random(dims, 2, &autodiff);
@@ -167,6 +172,7 @@ fn layer_figures(layer: &Layer, module: &NormAct, dims: [usize; 4], device: &Ope
             // The first steps allocate, plan and compile, or bring data back into the caches.
             for _ in 0..WARM_UP {
                 let step = step(&timed.subject, &x, &dy, &device.device);
+                timed.first = timed.first.or(Some(step.both.as_secs_f64() * 1e3));
                 // The output is alive but not kept; the input is kept, though it was there before.
                 timed.saved = step.alive.map(|alive| alive.saturating_sub(output_bytes) + input_bytes);
                 timed.peak = step.peak;
@@ -191,13 +197,19 @@ fn layer_figures(layer: &Layer, module: &NormAct, dims: [usize; 4], device: &Ope
             let sizes = Sizes { samples: dims[0], channels: dims[1], positions: dims[2] * dims[3] };
             Plan::new(&layer.dag, Mode::Training, sizes).traffic().iter().sum()
         });
+        let kernels = match &timed.subject {
+            Subject::Module(module) => module.kernels(&x),
+            Subject::BatchNormRelu(_) | Subject::GroupNormSilu(_) => None,
+        };
         let (low, high) = range(&timed.both);
         Figures {
             path,
             forward_ms: median(timed.forward),
             forward_backward_ms: median(timed.both),
+            first_ms: timed.first.unwrap_or(f64::NAN),
             range_ms: [low, high],
             passes,
+            kernels,
             saved_bytes: timed.saved,
             peak_bytes: timed.peak,
         }

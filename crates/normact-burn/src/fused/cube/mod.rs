@@ -70,6 +70,12 @@ pub(super) fn obstacle(plan: &Plan, mode: Mode, sizes: Sizes, device: &CubeDevic
     compiled(plan, mode, sizes).obstacle(device)
 }
 
+/// How many kernels the forward and the backward pass are.
+pub(super) fn kernels(plan: &Plan, mode: Mode, sizes: Sizes) -> [usize; 2] {
+    let compiled = compiled(plan, mode, sizes);
+    [&compiled.forward, &compiled.backward].map(|lowered| lowered.kernels().filter(|kernel| !kernel.is_empty()).count())
+}
+
 fn compiled(plan: &Plan, mode: Mode, sizes: Sizes) -> Arc<Compiled> {
     plan.on_gpu.get((mode, sizes), || Compiled::new(plan, mode, sizes))
 }
@@ -195,7 +201,7 @@ impl Tensors<'_> {
         results: &CubeTensor,
         finals: &[Option<CubeTensor>],
     ) {
-        if kernel.program.walks.is_empty() {
+        if kernel.is_empty() {
             return;
         }
         let params = self.spec.plan.layer.dag.params().len();

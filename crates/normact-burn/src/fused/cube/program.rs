@@ -210,6 +210,13 @@ pub(super) struct Kernel {
     pub(super) results: usize,
 }
 
+impl Kernel {
+    /// Whether it has nothing to do.
+    pub(super) fn is_empty(&self) -> bool {
+        self.program.walks.is_empty()
+    }
+}
+
 /// A lowered schedule.
 #[derive(Debug, Clone)]
 pub(super) struct Lowered {
