@@ -1,5 +1,5 @@
 //! Fused layers against the time a copy of the same tensor takes, without Burn around them:
-//! `cargo bench -p normact-cpu --bench layers -- [LAYER...]`.
+//! `cargo bench -p normact-cpu --bench layers -- [LAYER | N,C,H,W]...`.
 //!
 //! The ideal is the number of full-size reads and writes of the plan, each at the speed of a read or
 //! write of a copy by all cores between buffers that exist already.
@@ -15,17 +15,24 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
+/// How many runs are timed.
+const RUNS: usize = 15;
+
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
-    let wanted = if wanted.is_empty() {
-        ["evonorm_s0", "evonorm_b0", "bn_relu", "gn_silu"].map(str::to_owned).to_vec()
-    } else {
-        wanted
+    let dims = |text: &String| -> Option<[usize; 4]> {
+        let sizes: Option<Vec<usize>> = text.split(',').map(|size| size.parse().ok()).collect();
+        sizes?.try_into().ok()
     };
-    for dims in [[32, 128, 56, 56], [32, 64, 32, 32], [8, 16, 8, 8]] {
-        if std::env::var("ONLY").is_ok_and(|o| o != dims[1].to_string()) {
-            continue;
-        }
+    let mut shapes: Vec<[usize; 4]> = wanted.iter().filter_map(dims).collect();
+    let mut names: Vec<&str> = wanted.iter().filter(|text| dims(text).is_none()).map(String::as_str).collect();
+    if shapes.is_empty() {
+        shapes = vec![[32, 128, 56, 56], [32, 64, 32, 32], [8, 16, 8, 8]];
+    }
+    if names.is_empty() {
+        names = vec!["evonorm_s0", "evonorm_b0", "bn_relu", "gn_silu"];
+    }
+    for dims in shapes {
         let shape = Shape::new(&dims).expect("four axes");
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let mut numbers = |len: usize| -> Vec<f32> { (0..len).map(|_| rng.random_range(-2.0f32..2.0)).collect() };
@@ -36,7 +43,7 @@ fn main() {
             y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(|(y, x)| y.copy_from_slice(x));
         });
         println!("{shape}: copy {copy:.3} ms");
-        for name in &wanted {
+        for name in &names {
             let path = format!("{}/../../grammar/layers/{name}.nact", env!("CARGO_MANIFEST_DIR"));
             let text = std::fs::read_to_string(&path).expect("a built-in layer");
             let layer = compile(&Source::new(path, &text), &Overrides::default()).layers.remove(0).layer;
@@ -75,7 +82,7 @@ fn main() {
 }
 
 fn median(mut run: impl FnMut()) -> f64 {
-    let mut times: Vec<f64> = (0..std::env::var("N").map_or(15, |n| n.parse().unwrap()))
+    let mut times: Vec<f64> = (0..RUNS)
         .map(|_| {
             let start = Instant::now();
             run();

@@ -1,0 +1,90 @@
+//! Random layers of the search space, fused against operation by operation, one by one:
+//! `cargo bench -p normact-burn --bench graphs -- [GRAPHS]`.
+//!
+//! A step is forward and backward to the gradients of the input and of every parameter, on the CPU. The
+//! two ways take turns, and each figure is the shortest of several steps: a layer is slower if its best
+//! step is. A layer that seems slower is timed again, longer, before it is said to be.
+
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use normact_burn::{NormAct, Path, upstream};
+use normact_ir::random::Space;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+const SHAPES: [[usize; 4]; 2] = [[8, 16, 8, 8], [32, 64, 16, 16]];
+const FIRST_SEED: u64 = 3000;
+const TURNS: usize = 9;
+
+fn main() {
+    let count = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(1000);
+    let device = Device::flex().autodiff();
+    for dims in SHAPES {
+        let mut ratios = vec![];
+        let mut not_fused = 0;
+        let mut slower = vec![];
+        for seed in FIRST_SEED..FIRST_SEED + count {
+            let layer = Space::evonorm().draw(&mut ChaCha8Rng::seed_from_u64(seed));
+            let fused = NormAct::new(&layer, dims[1], &device).expect("the layer fits");
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let mut tensor = || -> Tensor<4> {
+                let numbers: Vec<f32> = (0..dims.iter().product()).map(|_| rng.random_range(-2.0f32..2.0)).collect();
+                Tensor::from_data(TensorData::new(numbers, dims), &device)
+            };
+            let (x, dy) = (tensor(), tensor());
+            if fused.path(&x) != Path::Fused {
+                not_fused += 1;
+                continue;
+            }
+            let op_by_op = fused.clone().op_by_op();
+            let mut ratio = compare(&fused, &op_by_op, &x, &dy, TURNS);
+            if ratio < 1.0 {
+                ratio = compare(&fused, &op_by_op, &x, &dy, 10 * TURNS);
+            }
+            if ratio < 1.0 {
+                slower.push((seed, ratio));
+            }
+            ratios.push(ratio);
+        }
+        ratios.sort_by(f64::total_cmp);
+        let at = |share: f64| ratios[((ratios.len() - 1) as f64 * share) as usize];
+        println!(
+            "{dims:?}, seeds {FIRST_SEED} to {}: {} fused, {not_fused} not; times faster than operation by operation: \
+             least {:.2}, 1 % {:.2}, 10 % {:.2}, median {:.2}, most {:.1}",
+            FIRST_SEED + count - 1,
+            ratios.len(),
+            at(0.0),
+            at(0.01),
+            at(0.1),
+            at(0.5),
+            at(1.0),
+        );
+        for (seed, ratio) in &slower {
+            println!("  slower: seed {seed}, {ratio:.2} times as fast");
+        }
+    }
+}
+
+/// How many times faster the first is than the second.
+fn compare(fused: &NormAct, op_by_op: &NormAct, x: &Tensor<4>, dy: &Tensor<4>, turns: usize) -> f64 {
+    let [mut first, mut second] = [f64::INFINITY; 2];
+    for turn in 0..turns + 2 {
+        let times = [fused, op_by_op].map(|module| step(module, x, dy));
+        // The first steps plan, allocate and bring data into the caches.
+        if turn >= 2 {
+            (first, second) = (first.min(times[0]), second.min(times[1]));
+        }
+    }
+    second / first
+}
+
+fn step(module: &NormAct, x: &Tensor<4>, dy: &Tensor<4>) -> f64 {
+    let x = x.clone().detach().require_grad();
+    let start = Instant::now();
+    let y = module.forward(x);
+    let gradients = upstream(y, dy.clone()).backward();
+    let time = start.elapsed().as_secs_f64();
+    drop(gradients);
+    time
+}
