@@ -1,7 +1,7 @@
 //! The gradient of normact layers, and how a layer with its gradient runs in passes over memory.
 //!
 //! * [`graph`] is the joint graph of values and adjoints, simplified as it is built;
-//! * [`joint`] makes it from a layer, by reverse accumulation over the table's derivatives.
+//! * [`joint`] makes it from a layer, by reverse accumulation over the table's derivatives;
 //! * [`Plan`] cuts the input into blocks and the work into passes, for every back-end to execute;
 //! * [`gradient_text`] and [`plan_text`] print them.
 //!
@@ -9,6 +9,7 @@
 
 mod adjoint;
 pub mod graph;
+mod nested;
 mod print;
 mod schedule;
 

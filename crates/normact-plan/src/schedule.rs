@@ -21,6 +21,7 @@ use normact_ir::{Axes, Channels, Dag, Mode, Prim};
 
 use crate::adjoint::{Joint, joint};
 use crate::graph::{Expr, Graph, Statistic, ValueId, one_by_one};
+use crate::nested::nested;
 
 /// The sizes of an input in the view that all ranks share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -173,7 +174,7 @@ impl Kind {
 impl Plan {
     /// Plans a layer for a mode and the sizes of its input.
     pub fn new(dag: &Dag, mode: Mode, sizes: Sizes) -> Self {
-        let joint = joint(dag, mode, Some(sizes));
+        let joint = nested(joint(dag, mode, Some(sizes)));
         let updates: Vec<ValueId> = joint.updates.iter().copied().flatten().collect();
         let gradients: Vec<ValueId> =
             joint.input_gradient.iter().chain(joint.param_gradients.iter().flatten()).copied().collect();
