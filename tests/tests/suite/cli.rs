@@ -293,6 +293,8 @@ fn bench_measures_a_step_and_what_it_keeps() {
         assert_eq!(fused["path"], "fused");
         assert_eq!(op_by_op["path"], "op by op: it was asked for");
         assert_eq!(fused["passes"], 8);
+        assert!(fused["kernels_forward"].is_null(), "a CPU has no kernels");
+        assert!(fused["first_ms"].as_f64().unwrap() > 0.0);
         for way in [fused, op_by_op] {
             assert!(way["forward_ms"].as_f64().unwrap() > 0.0);
             assert!(way["forward_backward_ms"].as_f64().unwrap() >= way["forward_ms"].as_f64().unwrap());
@@ -303,6 +305,16 @@ fn bench_measures_a_step_and_what_it_keeps() {
     }
     assert!(report["layers"][0]["burn"].is_null());
     assert!(report["layers"][1]["burn"]["forward_ms"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn bench_says_how_many_kernels_a_layer_is() {
+    let arguments = ["bench", "gn_silu", "--shape", "2,8,4,4", "--device", "wgpu", "--runs", "1", "--json"];
+    let (code, output, messages) = run(&arguments);
+    assert_eq!(code, 0, "{messages}");
+    let report: serde_json::Value = serde_json::from_str(&output).unwrap();
+    let fused = &report["layers"][0]["fused"];
+    assert_eq!((&fused["kernels_forward"], &fused["kernels_backward"]), (&1.into(), &2.into()));
 }
 
 #[test]
@@ -327,6 +339,7 @@ fn bad_shapes_of_bench_and_plans_are_explained() {
         (vec!["show", file, "--as", "plan", "--shape", "2,12,4,4"], "group(5) does not divide the channels"),
         (vec!["bench", "dyt", "--shape", "2,4", "--device", "cpu"], "does not have four axes"),
         (vec!["bench", "dyt", "--shape", "2,0,4,4", "--device", "cpu"], "axis 1 of the input is empty"),
+        (vec!["bench", "dyt", "--shape", "4096,4096,4096,4096", "--device", "cpu"], "is too large to time"),
         (vec!["bench", "dyt", "--runs", "0", "--device", "cpu"], "0 is not in"),
     ] {
         let (code, output, messages) = run(&arguments);

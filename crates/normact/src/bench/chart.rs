@@ -26,7 +26,7 @@ pub fn table(report: &Report) -> String {
                 figures.forward_backward_ms / layer.fused.forward_backward_ms,
                 figures.forward_backward_ms / ideal,
                 figures.first_ms,
-                figures.kernels.map_or_else(|| "-".to_owned(), |[forward, backward]| format!("{forward} + {backward}")),
+                kernels(figures),
                 share(figures.saved_bytes, input),
                 share(figures.peak_bytes, input),
             );
@@ -69,6 +69,14 @@ fn ways(layer: &super::LayerFigures) -> Vec<(String, &Figures)> {
     let mut ways = vec![(default, &layer.fused), (name("op by op"), &layer.op_by_op)];
     ways.extend(layer.burn.as_ref().map(|burn| (name("Burn's own"), burn)));
     ways
+}
+
+/// Kernels forward and backward.
+fn kernels(figures: &Figures) -> String {
+    match (figures.kernels_forward, figures.kernels_backward) {
+        (Some(forward), Some(backward)) => format!("{forward} + {backward}"),
+        _ => "-".to_owned(),
+    }
 }
 
 /// Bytes as a multiple of the input's.

@@ -42,8 +42,10 @@ pub struct Figures {
     /// Full-size tensors read and written, forward and backward, if every pass goes to memory; only
     /// for planned execution.
     pub passes: Option<usize>,
-    /// Kernels launched forward and backward, on a GPU; only for planned execution.
-    pub kernels: Option<[usize; 2]>,
+    /// Kernels that the forward pass launches, on a GPU; only for planned execution.
+    pub kernels_forward: Option<usize>,
+    /// Kernels that the backward pass launches.
+    pub kernels_backward: Option<usize>,
     /// Bytes alive after the forward pass beside the output: the input counts, whoever keeps it.
     pub saved_bytes: Option<usize>,
     /// The most bytes alive during a step, without the input, the upstream gradient and parameters.
@@ -209,7 +211,8 @@ fn layer_figures(layer: &Layer, module: &NormAct, dims: [usize; 4], device: &Ope
             first_ms: timed.first.unwrap_or(f64::NAN),
             range_ms: [low, high],
             passes,
-            kernels,
+            kernels_forward: kernels.map(|[forward, _]| forward),
+            kernels_backward: kernels.map(|[_, backward]| backward),
             saved_bytes: timed.saved,
             peak_bytes: timed.peak,
         }
