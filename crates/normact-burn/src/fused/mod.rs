@@ -10,6 +10,8 @@
 
 pub(crate) mod cube;
 mod flex;
+#[cfg(feature = "fusion")]
+mod fusion;
 mod pool;
 
 use std::collections::HashMap;

@@ -76,6 +76,13 @@ pub(super) fn kernels(plan: &Plan, mode: Mode, sizes: Sizes) -> [usize; 2] {
     [&compiled.forward, &compiled.backward].map(|lowered| lowered.kernels().filter(|kernel| !kernel.is_empty()).count())
 }
 
+/// How many numbers the forward pass keeps, and the length of each new running average.
+#[cfg(feature = "fusion")]
+pub(super) fn lengths(plan: &Plan, mode: Mode, sizes: Sizes) -> (usize, Vec<usize>) {
+    let compiled = compiled(plan, mode, sizes);
+    (compiled.forward.blocks.results.max(1), compiled.forward.finals.iter().copied().flatten().collect())
+}
+
 fn compiled(plan: &Plan, mode: Mode, sizes: Sizes) -> Arc<Compiled> {
     plan.on_gpu.get((mode, sizes), || Compiled::new(plan, mode, sizes))
 }
