@@ -13,7 +13,7 @@ use normact_ir::random::Space;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-const SHAPES: [[usize; 4]; 2] = [[8, 16, 8, 8], [32, 64, 16, 16]];
+const SHAPES: [[usize; 4]; 2] = [[8, 16, 8, 8], [16, 32, 16, 16]];
 const FIRST_SEED: u64 = 3000;
 const TURNS: usize = 9;
 

@@ -62,11 +62,11 @@ fn main() {
             let mut kept = vec![];
             let forward = median(|| {
                 let view = View { data: &x, strides };
-                kept = compiled.forward(view, &params, &running, ViewMut { data: &mut y, strides }).kept;
+                kept = compiled.forward(view, &params, &running, Some(ViewMut { data: &mut y, strides })).kept;
             });
             let backward = median(|| {
                 let (x, dy) = (View { data: &x, strides }, View { data: &dy, strides });
-                let into = ViewMut { data: &mut dx, strides };
+                let into = Some(ViewMut { data: &mut dx, strides });
                 black_box(compiled.backward(x, &params, &running, &kept, dy, into));
             });
             let [f, b] = compiled.plan().cached_traffic();

@@ -20,6 +20,8 @@ pub struct Compiled {
 /// What a forward pass gives beside the output.
 #[derive(Debug, Clone)]
 pub struct Forward {
+    /// The output where it is a broadcast: a value for each of [`Compiled::broadcast_output`].
+    pub output: Option<Vec<f64>>,
     /// What the backward pass needs.
     pub kept: Vec<f64>,
     /// The new value of each buffer of [`Buffers::list`]: one for each channel, or one; `None` in
@@ -30,6 +32,8 @@ pub struct Forward {
 /// What a backward pass gives beside the gradient of the input.
 #[derive(Debug, Clone)]
 pub struct Backward {
+    /// The gradient of the input where it is a broadcast, as [`Forward::output`].
+    pub input: Option<Vec<f64>>,
     /// The gradient of each parameter; `None` where the output does not depend on it.
     pub params: Vec<Option<Vec<f64>>>,
 }
@@ -58,15 +62,33 @@ impl Compiled {
         &self.plan
     }
 
-    /// Computes the layer of `x` into `y`. `params` are the values of each parameter, `running` those
-    /// of each buffer.
-    pub fn forward(&self, x: View<'_>, params: &[&[f32]], running: &[&[f32]], y: ViewMut<'_>) -> Forward {
-        let reads = self.reads(&self.forward, x, x, params, running, &[]);
-        let outcome = run(&self.forward, &reads, Some(Shared::new(y, self.dims())));
-        Forward { kept: outcome.kept, updates: outcome.finals }
+    /// The sizes of an output that is the same at every position, as `[samples, channels]` with 1 for an
+    /// axis that it does not vary along: it is given instead of written.
+    pub fn broadcast_output(&self) -> Option<[usize; 2]> {
+        self.broadcast(&self.forward)
     }
 
-    /// Computes the gradients for the upstream gradient `dy`, and that of the input into `dx`.
+    /// The same for the gradient of the input.
+    pub fn broadcast_input_gradient(&self) -> Option<[usize; 2]> {
+        self.broadcast(&self.backward)
+    }
+
+    fn broadcast(&self, program: &Program) -> Option<[usize; 2]> {
+        let (_, axes) = program.broadcast.as_ref()?;
+        let [samples, channels, _] = self.sizes.slots(*axes);
+        Some([samples, channels])
+    }
+
+    /// Computes the layer of `x` into `y`, unless it is a broadcast. `params` are the values of each parameter, `running` those
+    /// of each buffer.
+    pub fn forward(&self, x: View<'_>, params: &[&[f32]], running: &[&[f32]], y: Option<ViewMut<'_>>) -> Forward {
+        let reads = self.reads(&self.forward, x, x, params, running, &[]);
+        let outcome = run(&self.forward, &reads, y.map(|y| Shared::new(y, self.dims())));
+        Forward { output: outcome.broadcast, kept: outcome.kept, updates: outcome.finals }
+    }
+
+    /// Computes the gradients for the upstream gradient `dy`, and that of the input into `dx`, unless it
+    /// is a broadcast.
     pub fn backward(
         &self,
         x: View<'_>,
@@ -74,16 +96,19 @@ impl Compiled {
         running: &[&[f32]],
         kept: &[f64],
         dy: View<'_>,
-        dx: ViewMut<'_>,
+        dx: Option<ViewMut<'_>>,
     ) -> Backward {
         let reads = self.reads(&self.backward, x, dy, params, running, kept);
         let writes = self.plan.joint.input_gradient.is_some();
-        if !writes {
-            dx.data.fill(0.0);
-            return Backward { params: run(&self.backward, &reads, None).finals };
-        }
-        let outcome = run(&self.backward, &reads, Some(Shared::new(dx, self.dims())));
-        Backward { params: outcome.finals }
+        let into = match dx {
+            Some(dx) if !writes => {
+                dx.data.fill(0.0);
+                None
+            }
+            dx => dx.map(|dx| Shared::new(dx, self.dims())),
+        };
+        let outcome = run(&self.backward, &reads, into);
+        Backward { input: outcome.broadcast, params: outcome.finals }
     }
 
     fn dims(&self) -> [usize; 3] {

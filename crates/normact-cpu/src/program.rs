@@ -197,6 +197,9 @@ pub(crate) struct Program {
     pub(crate) running: Vec<Axes>,
     /// The small values asked for in the end, with the axes they are wanted along.
     pub(crate) finals: Vec<Option<(SmallValue, Axes)>>,
+    /// The result, where it is the same at every position: it is not written but computed in the end,
+    /// once for each of its slots.
+    pub(crate) broadcast: Option<(SmallValue, Axes)>,
 }
 
 /// An accumulator of a block, and the results it gives.
@@ -241,7 +244,11 @@ impl Program {
         let mut passes = vec![];
         let mut block = vec![];
         let mut held = vec![];
-        for pass in &schedule.passes {
+        // What is the same at every position takes no pass, and no memory.
+        let is_broadcast = |id: &ValueId| !graph.axes(*id).positions && sizes.positions > 1;
+        let broadcast = schedule.passes.iter().find_map(|pass| pass.write.filter(is_broadcast));
+        let written: Vec<Pass> = schedule.passes.iter().map(|pass| pass.without(broadcast)).collect();
+        for pass in &written {
             let mut reductions = vec![];
             held.extend_from_slice(&pass.held);
             passes.push(compiler.pass(pass, &held, &across, &mut reductions));
@@ -258,7 +265,13 @@ impl Program {
             after: schedule.after.iter().map(|&id| compiler.small(id, &across)).collect(),
             across: across.iter().map(|&id| (graph.axes(id), number(id))).collect(),
             results: compiler.results.iter().map(|&id| graph.axes(id)).collect(),
-            exported: schedule.exported.iter().map(|&id| number(id)).collect(),
+            exported: compiler.exported(schedule, broadcast).map(number).collect(),
+            broadcast: broadcast.map(|id| {
+                let axes = graph.axes(id);
+                let is_single = axes.channels == Channels::One;
+                let axes = if is_single { axes } else { Axes { channels: Channels::All, ..axes } };
+                (compiler.small_value(id), axes)
+            }),
             kept: kept.iter().map(|&id| number(id)).collect(),
             given: schedule.given.iter().map(|&id| graph.axes(id)).collect(),
             params: extents.0.to_vec(),
@@ -269,6 +282,17 @@ impl Program {
 }
 
 impl Compiler<'_> {
+    /// The reductions of blocks that are read after the last block.
+    fn exported(&self, schedule: &Schedule, broadcast: Option<ValueId>) -> impl Iterator<Item = ValueId> {
+        let roots: Vec<ValueId> = broadcast.into_iter().collect();
+        let cone = self.graph.cone(&roots, |id| self.array(id).is_some());
+        let is_read = |id: &ValueId| {
+            let is_in_blocks = !schedule.across.contains(id) && !schedule.after.contains(id);
+            schedule.exported.contains(id) || cone[id.index()] && is_in_blocks
+        };
+        self.results.iter().copied().filter(is_read).collect::<Vec<_>>().into_iter()
+    }
+
     fn result(&self, id: ValueId) -> Option<usize> {
         self.results.iter().position(|&known| known == id)
     }

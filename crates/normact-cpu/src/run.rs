@@ -31,8 +31,11 @@ const TEAMS: usize = 64;
 /// Below so many elements the work is done on the calling thread.
 const SERIAL: usize = 1 << 14;
 
-/// With fewer blocks than this, passes are shared out.
+/// With fewer blocks than this, passes are shared out, if blocks are large enough.
 const FEW_BLOCKS: usize = 8;
+
+/// Elements of a block that is worth being shared out: every pass ends in a rendezvous of the cores.
+const SHARED: usize = 1 << 16;
 
 /// Results of so many elements are written past the caches.
 const STREAMED: usize = 1 << 23;
@@ -69,6 +72,8 @@ pub(crate) struct Outcome {
     pub(crate) kept: Vec<f64>,
     /// For each small value asked for, its slots along channels.
     pub(crate) finals: Vec<Option<Vec<f64>>>,
+    /// The slots of a result that is the same at every position.
+    pub(crate) broadcast: Option<Vec<f64>>,
 }
 
 /// Runs a program; `out` takes the full-size result, if there is one.
@@ -78,7 +83,7 @@ pub(crate) fn run(program: &Program, reads: &Reads<'_>, out: Option<Shared<'_>>)
     let blocks = blocks(program);
     let is_large = sizes.elements() >= SERIAL;
     // What is held belongs to a block and its thread.
-    let share_passes = blocks.len() < FEW_BLOCKS && sizes.elements() >= 4 * SERIAL && program.held == 0;
+    let share_passes = blocks.len() < FEW_BLOCKS && sizes.elements() >= SHARED * blocks.len() && program.held == 0;
     let across = || -> Vec<Accumulator> {
         let layout = |axes: Axes| Layout::new(program.lane.accumulated(axes), sizes, whole);
         program.across.iter().map(|&(axes, _)| Accumulator::new(layout(axes), Kind::Sum)).collect()
@@ -116,14 +121,21 @@ pub(crate) fn run(program: &Program, reads: &Reads<'_>, out: Option<Shared<'_>>)
         results[small.result] = small_reduction(small, reads, &results, sizes, whole);
     }
     let kept = program.kept.iter().flat_map(|&number| results[number].values.iter().copied()).collect();
-    let finals = program.finals.iter().map(|last| {
-        last.as_ref().map(|(value, axes)| {
+    let mut steps = vec![];
+    let mut finals = vec![];
+    for last in &program.finals {
+        finals.push(last.as_ref().map(|(value, axes)| {
             let channels = sizes.slots(*axes)[1];
             let unit = sizes.channels / channels;
-            (0..channels).map(|channel| value.at(reads, &results, [0, channel * unit, 0])).collect()
-        })
+            (0..channels).map(|channel| value.at(reads, &results, [0, channel * unit, 0], &mut steps)).collect()
+        }));
+    }
+    let broadcast = program.broadcast.as_ref().map(|(value, axes)| {
+        let [samples, channels, _] = sizes.slots(*axes);
+        let slots = (0..samples).flat_map(|sample| (0..channels).map(move |channel| [sample, channel, 0]));
+        slots.map(|index| value.at(reads, &results, index, &mut steps)).collect()
     });
-    Outcome { kept, finals: finals.collect() }
+    Outcome { kept, finals, broadcast }
 }
 
 /// Copies a slice with all cores, as fast as memory allows: the yardstick of a full-size read and
@@ -282,11 +294,12 @@ fn accumulate_small(small: &Small, reads: &Reads<'_>, results: &[Slots], region:
         let start = region.start[axis];
         if varies[axis] { start..region.end[axis] } else { start..start + 1 }
     };
+    let mut values = vec![];
     for sample in range(0) {
         for channel in range(1) {
             for position in range(2) {
                 let index = [sample, channel, position];
-                let value = small.operand.at(reads, results, index);
+                let value = small.operand.at(reads, results, index, &mut values);
                 let slot = sums.layout.index(index);
                 match sums.kind {
                     Kind::Sum => sums.first[slot] += value,
@@ -299,10 +312,11 @@ fn accumulate_small(small: &Small, reads: &Reads<'_>, results: &[Slots], region:
 }
 
 impl SmallValue {
-    fn at(&self, reads: &Reads<'_>, results: &[Slots], index: [usize; 3]) -> f64 {
-        let mut values = Vec::with_capacity(self.scalars.steps.len());
+    /// The value of one slot; `values` is for the steps on the way there.
+    fn at(&self, reads: &Reads<'_>, results: &[Slots], index: [usize; 3], values: &mut Vec<f64>) -> f64 {
+        values.clear();
         for number in 0..self.scalars.steps.len() {
-            let value = self.scalars.step(number, &values, reads, results, index);
+            let value = self.scalars.step(number, values, reads, results, index);
             values.push(value);
         }
         values[self.root]
@@ -356,6 +370,9 @@ struct Job<'a> {
 impl Job<'_> {
     /// Runs the pass with the widest vector instructions of this processor.
     fn run(&self, region: Region, sums: &mut [Accumulator], across: &mut [Accumulator], workspace: &mut Workspace) {
+        if self.pass.accumulate.is_empty() && self.pass.write.is_none() {
+            return;
+        }
         workspace.registers.resize_with(workspace.registers.len().max(self.pass.registers), Box::default);
         workspace.wide.resize_with(workspace.registers.len(), Vec::new);
         workspace.held.resize_with(self.program.held, Vec::new);

@@ -105,11 +105,11 @@ fn a_tensor_of_more_than_two_gibibytes_is_normalized_to_its_end() {
     let mut y = vec![f32::NAN; x.len()];
     let params: [&[f32]; 2] = [&[1.5; 64], &[0.5; 64]];
     let view = View { data: &x, strides };
-    let kept = compiled.forward(view, &params, &[], ViewMut { data: &mut y, strides }).kept;
+    let kept = compiled.forward(view, &params, &[], Some(ViewMut { data: &mut y, strides })).kept;
     let samples: Vec<&[f32]> = y.chunks(strides[0]).collect();
     assert!(samples[0].iter().all(|y| y.is_finite()) && samples[0] == samples[1] && samples[0] == samples[2]);
     let mut dx = y;
-    compiled.backward(view, &params, &[], &kept, view, ViewMut { data: &mut dx, strides });
+    compiled.backward(view, &params, &[], &kept, view, Some(ViewMut { data: &mut dx, strides }));
     let samples: Vec<&[f32]> = dx.chunks(strides[0]).collect();
     assert!(samples[0].iter().all(|dx| dx.is_finite()) && samples[0] == samples[1] && samples[0] == samples[2]);
 }
@@ -171,18 +171,34 @@ impl Case {
         let dy = View { data: &dy, strides: dy_strides };
         let mut y = vec![f32::NAN; memory.strides(dims).1];
         let mut dx = y.clone();
-        let forward = compiled.forward(x, &params, &running, ViewMut { data: &mut y, strides });
-        let backward = compiled.backward(x, &params, &running, &forward.kept, dy, ViewMut { data: &mut dx, strides });
+        let into = Some(ViewMut { data: &mut y, strides });
+        let forward = compiled.forward(x, &params, &running, into);
+        let into = Some(ViewMut { data: &mut dx, strides });
+        let backward = compiled.backward(x, &params, &running, &forward.kept, dy, into);
         let collect = |data: &[f32]| -> Vec<f64> {
             (0..sizes.elements()).map(|index| f64::from(data[offset(dims, strides, index)])).collect()
         };
         let params = backward.params.into_iter().zip(&self.inputs.params);
         let gradients = params.map(|(gradient, values)| gradient.unwrap_or_else(|| vec![0.0; values.len()]));
-        let dx =
-            if compiled.plan().joint.input_gradient.is_some() { collect(&dx) } else { vec![0.0; sizes.elements()] };
+        let spread = |[samples, channels]: [usize; 2], values: &[f64]| -> Vec<f64> {
+            let slot = |index: usize| {
+                let (sample, channel) = (index / (dims[1] * dims[2]), index / dims[2] % dims[1]);
+                sample * usize::from(samples > 1) * channels + channel * usize::from(channels > 1)
+            };
+            (0..sizes.elements()).map(|index| f64::from(values[slot(index)] as f32)).collect()
+        };
+        let y = match (compiled.broadcast_output(), &forward.output) {
+            (Some(shape), Some(values)) => spread(shape, values),
+            _ => collect(&y),
+        };
+        let dx = match (compiled.broadcast_input_gradient(), &backward.input) {
+            (Some(shape), Some(values)) => spread(shape, values),
+            _ if compiled.plan().joint.input_gradient.is_none() => vec![0.0; sizes.elements()],
+            _ => collect(&dx),
+        };
         let updates = forward.updates.into_iter().zip(&self.inputs.state);
         let state = updates.map(|(new, old)| new.unwrap_or_else(|| old.clone()));
-        [collect(&y), dx].into_iter().chain(gradients).chain(state).collect()
+        [y, dx].into_iter().chain(gradients).chain(state).collect()
     }
 
     fn compare(&self, dag: &Dag, mode: Mode) -> f64 {

@@ -236,6 +236,15 @@ fn blocks(cut: Axes, sizes: Sizes) -> usize {
 }
 
 impl Pass {
+    /// The same pass if it does not write `id`; else only what it does beside.
+    pub fn without(&self, id: Option<ValueId>) -> Self {
+        let write = self.write.filter(|_| self.write != id);
+        if write.is_none() && self.reductions.is_empty() {
+            return Self { small: self.small.clone(), ..Self::default() };
+        }
+        Self { write, ..self.clone() }
+    }
+
     /// The full-size values it is for.
     pub fn roots(&self) -> Vec<ValueId> {
         let reduced = self.reductions.iter().map(|reduction| reduction.operand);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::backend::Flex;
-use burn::backend::flex::FlexTensor;
+use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Shape, TensorData};
 use normact_cpu::{Compiled, Lane, View, ViewMut};
@@ -30,11 +30,18 @@ impl FusedLayer for Flex {
         let input = Input::new(x);
         let slots = Slots::new([s0, s1, s2, s3, s4, s5, s6, s7, s8, s9], &spec);
         let compiled = compiled(&spec, &input);
-        let mut y = input.result();
-        let forward = compiled.forward(input.view(), &slots.params(), &slots.running(), y.view());
+        let sizes = compiled.broadcast_output();
+        let mut y = sizes.is_none().then(|| input.result());
+        let (params, running) = (slots.params(), slots.running());
+        let forward = compiled.forward(input.view(), &params, &running, y.as_mut().map(Output::view));
+        let y = match (y, sizes.zip(forward.output)) {
+            (Some(y), _) => y.tensor(),
+            (None, Some((sizes, values))) => input.broadcast(sizes, &values),
+            (None, None) => unreachable!("the output is written or given"),
+        };
         let updates = forward.updates.into_iter().flatten();
         let updates = updates.map(|values| vector(values.iter().map(|&x| x as f32).collect::<Vec<f32>>()));
-        (y.tensor(), vector(forward.kept), updates.collect())
+        (y, vector(forward.kept), updates.collect())
     }
 
     fn layer_backward(
@@ -56,21 +63,27 @@ impl FusedLayer for Flex {
         let (input, upstream) = (Input::new(x), Input::new(dy));
         let slots = Slots::new([s0, s1, s2, s3, s4, s5, s6, s7, s8, s9], &spec);
         let compiled = compiled(&spec, &input);
-        let mut dx = input.result();
+        let sizes = compiled.broadcast_input_gradient();
+        let mut dx = sizes.is_none().then(|| input.result());
         let backward = compiled.backward(
             input.view(),
             &slots.params(),
             &slots.running(),
             kept.storage::<f64>(),
             upstream.view(),
-            dx.view(),
+            dx.as_mut().map(Output::view),
         );
+        let dx = match (dx, sizes.zip(backward.input)) {
+            (Some(dx), _) => dx.tensor(),
+            (None, Some((sizes, values))) => input.broadcast(sizes, &values),
+            (None, None) => unreachable!("the gradient is written or given"),
+        };
         let params = spec.plan.layer.dag.params().iter().zip(backward.params);
         let gradients = params.map(|(param, gradient)| {
             let len = param.extent.len(spec.plan.channels);
             vector(gradient.map_or_else(|| vec![0.0f32; len], |values| values.iter().map(|&x| x as f32).collect()))
         });
-        (dx.tensor(), gradients.collect())
+        (dx, gradients.collect())
     }
 }
 
@@ -135,6 +148,17 @@ impl Input {
 
     fn view(&self) -> View<'_> {
         View { data: &self.tensor.storage::<f32>()[self.start..], strides: self.strides }
+    }
+
+    /// A tensor of the shape whose elements are shared along positions, and along other axes of size 1.
+    fn broadcast(&self, [samples, channels]: [usize; 2], values: &[f64]) -> FlexTensor {
+        let shape = self.tensor.layout().shape().clone();
+        let values: Vec<f32> = values.iter().map(|&x| x as f32).collect();
+        let tensor = vector(values);
+        let mut strides = vec![0; shape.len()];
+        strides[0] = if samples > 1 { channels as isize } else { 0 };
+        strides[1] = isize::from(channels > 1);
+        tensor.with_layout(Layout::new(shape, strides, 0))
     }
 
     /// A new tensor of the shape, with channels last in memory if they are here.
