@@ -309,7 +309,7 @@ fn bench_measures_a_step_and_what_it_keeps() {
 
 #[test]
 fn bench_says_how_many_kernels_a_layer_is() {
-    let arguments = ["bench", "gn_silu", "--shape", "2,8,4,4", "--device", "wgpu", "--runs", "1", "--json"];
+    let arguments = ["bench", "gn_silu", "--shape", "4,64,8,8", "--device", "wgpu", "--runs", "1", "--json"];
     let (code, output, messages) = run(&arguments);
     assert_eq!(code, 0, "{messages}");
     let report: serde_json::Value = serde_json::from_str(&output).unwrap();

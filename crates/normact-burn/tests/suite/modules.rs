@@ -395,7 +395,7 @@ fn the_module_explains_how_it_runs() {
     expect![[r#"
         evonorm_b0, training: fused, one operation forward and one backward
         full-size reads and writes: 3 forward, 5 backward; 2 and 3 where blocks stay in the cache
-        kept for the backward pass: the input and 80 statistics"#]]
+        kept for the backward pass: the input and 88 statistics"#]]
     .assert_eq(&module.explain(&x).expect("the shape fits"));
     let x = x.cast(FloatDType::F64);
     expect!["evonorm_b0, training: operation by operation, since the fused path computes in f32, and the input is f64"]
