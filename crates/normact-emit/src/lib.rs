@@ -1,12 +1,13 @@
 //! normact graphs in the languages of other programs and of people: [`emit()`] for Burn, PyTorch, JAX and
 //! ONNX, [`listing`] for the terminal, [`dot()`] for Graphviz, [`mermaid()`] for Markdown, [`svg()`] as a
-//! picture. Text from a graph, and nothing else: no tensor library, no files.
+//! picture, [`latex()`] for a paper. Text from a graph, and nothing else: no tensor library, no files.
 
 mod dot;
 mod drawing;
 mod emit;
 mod jax;
 mod label;
+mod latex;
 mod layers;
 mod listing;
 mod mermaid;
@@ -19,6 +20,7 @@ mod text;
 
 pub use dot::dot;
 pub use emit::{EmitError, EmittedFile, Options, Target, emit};
+pub use latex::latex;
 pub use listing::listing;
 pub use mermaid::mermaid;
 pub use svg::svg;
