@@ -1,40 +1,51 @@
-//! The graph for Graphviz: the input, statistics, parameters and the rest told apart.
+//! The drawing for Graphviz.
 
-use normact_ir::{Layer, Op};
+use normact_ir::Layer;
 
-use crate::label::{label, settings};
+use crate::drawing::{BLUE, Drawing, GRAY, Role};
 
-/// A `digraph` that `dot -Tsvg` draws.
+/// A `digraph` that `dot -Tsvg` draws: statistics are boxes, parameters hexagons, constants dashed, the main
+/// path from the input to the result thick. A parameter or constant is drawn at each use; `÷` leads to a
+/// divisor, `−` to what is subtracted.
 pub fn dot(layer: &Layer) -> String {
-    let dag = &layer.dag;
-    let live = dag.live();
-    let mut text = format!("digraph \"{}\" {{\n", layer.name);
-    text.push_str("  rankdir=BT;\n  node [fontname=\"Helvetica\", fontsize=11, style=filled, fillcolor=white];\n");
-    text.push_str("  edge [fontname=\"Helvetica\", fontsize=9, color=\"#555555\"];\n");
-    for id in dag.ids() {
-        let (shape, color) = match dag.op(id) {
-            Op::Input => ("box", "#cfe3ff"),
-            Op::Param(_) => ("ellipse", "#ffe2b8"),
-            Op::Constant(_) => ("plaintext", "#ffffff"),
-            Op::Moment(_) => ("box", "#d8f0d2"),
-            Op::Prim(_) => ("ellipse", "#ffffff"),
-        };
-        let settings = settings(dag, id);
-        let name = label(dag, id);
-        let name = if settings.is_empty() { name } else { format!("{name}\\n{settings}") };
-        let dashed = if live[id.index()] { "" } else { ", style=\"filled,dashed\"" };
+    let drawing = Drawing::new(layer);
+    let mut text = format!("digraph {} {{\n", quoted(&drawing.name));
+    text.push_str("  graph [rankdir=TB, bgcolor=white, nodesep=0.3, ranksep=0.4];\n");
+    text.push_str("  node [fontname=\"Helvetica\", fontsize=11, height=0.3, margin=\"0.12,0.06\"];\n");
+    text.push_str(&format!("  edge [fontname=\"Helvetica\", fontsize=12, color=\"{GRAY}\", arrowsize=0.7];\n"));
+    for node in &drawing.nodes {
+        let (fill, outline) = node.role.colors();
+        let label = quoted(&node.lines.join("\n"));
+        let note = quoted(&node.note);
+        let shape = shape(node.role);
         text.push_str(&format!(
-            "  n{} [label=\"{name}\", shape={shape}, fillcolor=\"{color}\"{dashed}];\n",
-            id.index()
+            "  {} [label={label}, {shape}, fillcolor=\"{fill}\", color=\"{outline}\", tooltip={note}];\n",
+            node.key
         ));
-        let operands: Vec<_> = dag.operands(id).iter().collect();
-        for (number, operand) in operands.iter().enumerate() {
-            // The sides of a division cannot be told apart by position in a drawing.
-            let side = if operands.len() == 2 { format!(" [label=\"{}\"]", ["a", "b"][number]) } else { String::new() };
-            text.push_str(&format!("  n{} -> n{}{side};\n", operand.index(), id.index()));
+        for link in &node.links {
+            let sign = (!link.sign.is_empty()).then(|| format!("label={}", quoted(link.sign)));
+            let main = link.main.then(|| format!("color=\"{BLUE}\", penwidth=2.4, weight=8"));
+            let attributes: Vec<String> = sign.into_iter().chain(main).collect();
+            let attributes =
+                if attributes.is_empty() { String::new() } else { format!(" [{}]", attributes.join(", ")) };
+            text.push_str(&format!("  {} -> {}{attributes};\n", drawing.nodes[link.from].key, node.key));
         }
     }
-    text.push_str("  y [label=\"y\", shape=box, fillcolor=\"#cfe3ff\"];\n");
-    text.push_str(&format!("  n{} -> y;\n}}\n", dag.output().index()));
+    text.push_str("}\n");
     text
+}
+
+fn shape(role: Role) -> &'static str {
+    match role {
+        Role::End => "shape=box, style=\"filled,rounded\"",
+        Role::Statistic => "shape=box, style=filled",
+        Role::Param => "shape=hexagon, style=filled",
+        Role::Constant => "shape=box, style=\"filled,dashed\"",
+        Role::Operation => "shape=circle, style=filled, margin=0.02",
+    }
+}
+
+/// A string of the DOT language.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }

@@ -1,9 +1,26 @@
-//! normact graphs in the languages of other programs and of people: [`listing`] for the terminal,
-//! [`dot()`] for Graphviz. Text from a graph, and nothing else: no tensor library, no files.
+//! normact graphs in the languages of other programs and of people: [`emit()`] for Burn, PyTorch, JAX and
+//! ONNX, [`listing`] for the terminal, [`dot()`] for Graphviz, [`mermaid()`] for Markdown, [`svg()`] as a
+//! picture, [`latex()`] for a paper. Text from a graph, and nothing else: no tensor library, no files.
 
 mod dot;
+mod drawing;
+mod emit;
+mod jax;
 mod label;
+mod latex;
+mod layers;
 mod listing;
+mod mermaid;
+mod onnx;
+mod outline;
+mod pytorch;
+mod rust;
+mod svg;
+mod text;
 
 pub use dot::dot;
+pub use emit::{EmitError, EmittedFile, Options, Target, emit};
+pub use latex::latex;
 pub use listing::listing;
+pub use mermaid::mermaid;
+pub use svg::svg;

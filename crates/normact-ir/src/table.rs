@@ -15,7 +15,10 @@
 //!   uses only `+ - * /` and `math` functions that are primitives themselves, so that the same
 //!   tokens give a number or a graph;
 //! * `range`: the image of an [`Interval`](crate::Interval);
-//! * `burn`: the same operation on Burn tensors.
+//! * `burn`: the same operation on Burn tensors;
+//! * `text`: how it is written in the languages that `normact-emit` writes, each `{}` an operand, or the
+//!   sign of an infix operator. What a language lacks is the name of a function that the emitted file
+//!   brings with it. `sign` stands in a node of a drawing; `latex` is the sign or command of a formula.
 
 /// Calls the macro `$user` with the rows of the primitive table.
 #[macro_export]
@@ -30,6 +33,8 @@ macro_rules! primitives {
                     slope: |_x, _y| -1.0,
                     range: |x| x.neg(),
                     burn: |x| x.neg(),
+                    text: [rust "-{}", torch "-{}", jax "-{}", onnx "Neg",
+                           sign "−", latex "-"],
                 }
                 /// `1 / (1 + exp(-x))`, the logistic function
                 Sigmoid "sigmoid" {
@@ -38,6 +43,8 @@ macro_rules! primitives {
                     slope: |_x, y| y * (1.0 - y),
                     range: |x| x.increasing(sigmoid).without_zero(),
                     burn: |x| sigmoid(x),
+                    text: [rust "sigmoid({})", torch "torch.sigmoid({})", jax "jax.nn.sigmoid({})", onnx "Sigmoid",
+                           sign "σ", latex "\\sigma"],
                 }
                 /// the hyperbolic tangent
                 Tanh "tanh" {
@@ -46,6 +53,8 @@ macro_rules! primitives {
                     slope: |_x, y| 1.0 - y * y,
                     range: |x| x.increasing(f64::tanh).zero_as_in(x),
                     burn: |x| tanh(x),
+                    text: [rust "tanh({})", torch "torch.tanh({})", jax "jnp.tanh({})", onnx "Tanh",
+                           sign "tanh", latex "\\tanh"],
                 }
                 /// `e` to the power `x`
                 Exp "exp" {
@@ -54,6 +63,8 @@ macro_rules! primitives {
                     slope: |_x, y| y,
                     range: |x| x.increasing(f64::exp).without_zero(),
                     burn: |x| x.exp(),
+                    text: [rust "exp({})", torch "torch.exp({})", jax "jnp.exp({})", onnx "Exp",
+                           sign "exp", latex "\\exp"],
                 }
                 /// `sign(x) * ln|x|`: the natural logarithm, extended to negative numbers as an odd
                 /// function; undefined (NaN) at 0
@@ -63,6 +74,8 @@ macro_rules! primitives {
                     slope: |x, _y| sign(x) / x,
                     range: |x| x.signed_log(),
                     burn: |x| signed_log(x),
+                    text: [rust "signed_log({})", torch "signed_log({})", jax "signed_log({})", onnx "signed_log",
+                           sign "ln", latex "\\ln"],
                 }
                 /// `|x|`; its derivative at 0 is 0
                 Abs "abs" {
@@ -71,6 +84,8 @@ macro_rules! primitives {
                     slope: |x, _y| sign(x),
                     range: |x| x.abs(),
                     burn: |x| x.abs(),
+                    text: [rust "abs({})", torch "torch.abs({})", jax "jnp.abs({})", onnx "Abs",
+                           sign "|·|", latex "|"],
                 }
                 /// `x * x`
                 Square "square" {
@@ -79,6 +94,8 @@ macro_rules! primitives {
                     slope: |x, _y| 2.0 * x,
                     range: |x| x.square(),
                     burn: |x| x.clone() * x,
+                    text: [rust "square({})", torch "torch.square({})", jax "jnp.square({})", onnx "square",
+                           sign "(·)²", latex "^{2}"],
                 }
                 /// `sign(x) * sqrt(|x|)`: the square root, extended to negative numbers as an odd
                 /// function; its derivative at 0 is 0
@@ -89,6 +106,8 @@ macro_rules! primitives {
                     slope: |x, y| 0.5 * square(sign(x)) / (abs(y) + (1.0 - square(sign(x)))),
                     range: |x| x.increasing(|x| sign(x) * x.abs().sqrt()).zero_as_in(x),
                     burn: |x| signed_sqrt(x),
+                    text: [rust "signed_sqrt({})", torch "signed_sqrt({})", jax "signed_sqrt({})", onnx "signed_sqrt",
+                           sign "√", latex "\\sqrt"],
                 }
                 /// the error function, `2 / sqrt(pi)` times the integral of `exp(-t * t)` from 0 to `x`
                 Erf "erf" {
@@ -97,6 +116,8 @@ macro_rules! primitives {
                     slope: |x, _y| FRAC_2_SQRT_PI * exp(-square(x)),
                     range: |x| x.increasing(erf).zero_as_in(x),
                     burn: |x| x.erf(),
+                    text: [rust "erf({})", torch "torch.erf({})", jax "jax.scipy.special.erf({})", onnx "Erf",
+                           sign "erf", latex "\\operatorname{erf}"],
                 }
                 /// `-1`, `0` or `1`: the derivative of `abs`; its own derivative is 0
                 Sign "sign" {
@@ -105,6 +126,8 @@ macro_rules! primitives {
                     slope: |_x, _y| 0.0,
                     range: |x| x.increasing(sign).zero_as_in(x),
                     burn: |x| sign(x),
+                    text: [rust "sign({})", torch "torch.sign({})", jax "jnp.sign({})", onnx "Sign",
+                           sign "sign", latex "\\operatorname{sign}"],
                 }
             }
             binary {
@@ -115,6 +138,8 @@ macro_rules! primitives {
                     slope: |_a, _b, _y| (1.0, 1.0),
                     range: |a, b| a.add(b),
                     burn: |a, b| a + b,
+                    text: [rust "+", torch "+", jax "+", onnx "Add",
+                           sign "+", latex "+"],
                 }
                 /// `a * b`
                 Mul "mul" {
@@ -123,6 +148,8 @@ macro_rules! primitives {
                     slope: |a, b, _y| (b, a),
                     range: |a, b| a.mul(b),
                     burn: |a, b| a * b,
+                    text: [rust "*", torch "*", jax "*", onnx "Mul",
+                           sign "×", latex "\\,"],
                 }
                 /// `a / b`
                 Div "div" {
@@ -131,6 +158,8 @@ macro_rules! primitives {
                     slope: |_a, b, y| (1.0 / b, -y / b),
                     range: |a, b| a.div(b),
                     burn: |a, b| a / b,
+                    text: [rust "/", torch "/", jax "/", onnx "Div",
+                           sign "÷", latex "\\frac"],
                 }
                 /// the larger of `a` and `b`; NaN if either is; on a tie each gets half of the gradient
                 Max "max" {
@@ -139,6 +168,8 @@ macro_rules! primitives {
                     slope: |a, b, _y| (0.5 + 0.5 * sign(a - b), 0.5 - 0.5 * sign(a - b)),
                     range: |a, b| a.max(b),
                     burn: |a, b| max(a, b),
+                    text: [rust "max({}, {})", torch "torch.maximum({}, {})", jax "jnp.maximum({}, {})", onnx "Max",
+                           sign "max", latex "\\max"],
                 }
             }
             moment {

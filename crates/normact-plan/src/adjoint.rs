@@ -389,9 +389,11 @@ macro_rules! slopes {
     (
         unary { $( $(#[doc = $udoc:literal])+ $Unary:ident $uname:literal {
             laws: [$($ulaw:expr),*], value: $uvalue:expr, slope: $uslope:expr, range: $urange:expr, burn: $uburn:expr,
+            text: $utext:tt,
         } )* }
         binary { $( $(#[doc = $bdoc:literal])+ $Binary:ident $bname:literal {
             laws: [$($blaw:expr),*], value: $bvalue:expr, slope: $bslope:expr, range: $brange:expr, burn: $bburn:expr,
+            text: $btext:tt,
         } )* }
         moment { $($moment:tt)* }
     ) => {

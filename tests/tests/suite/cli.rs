@@ -110,23 +110,28 @@ fn show_prints_each_form() {
     let (_, dot, _) = run(&["show", "affine", "--as", "dot"]);
     expect![[r##"
         digraph "affine" {
-          rankdir=BT;
-          node [fontname="Helvetica", fontsize=11, style=filled, fillcolor=white];
-          edge [fontname="Helvetica", fontsize=9, color="#555555"];
-          n0 [label="x", shape=box, fillcolor="#cfe3ff"];
-          n1 [label="gamma", shape=ellipse, fillcolor="#ffe2b8"];
-          n2 [label="beta", shape=ellipse, fillcolor="#ffe2b8"];
-          n3 [label="mul", shape=ellipse, fillcolor="#ffffff"];
-          n0 -> n3 [label="a"];
-          n1 -> n3 [label="b"];
-          n4 [label="add", shape=ellipse, fillcolor="#ffffff"];
-          n3 -> n4 [label="a"];
-          n2 -> n4 [label="b"];
-          y [label="y", shape=box, fillcolor="#cfe3ff"];
-          n4 -> y;
+          graph [rankdir=TB, bgcolor=white, nodesep=0.3, ranksep=0.4];
+          node [fontname="Helvetica", fontsize=11, height=0.3, margin="0.12,0.06"];
+          edge [fontname="Helvetica", fontsize=12, color="#7a7a7a", arrowsize=0.7];
+          n0 [label="x", shape=box, style="filled,rounded", fillcolor="#d5e8f5", color="#0072b2", tooltip="the input"];
+          n3_1 [label="gamma", shape=hexagon, style=filled, fillcolor="#d3efe5", color="#009e73", tooltip="gamma: one value per channel, starts at 1"];
+          n3 [label="×", shape=circle, style=filled, margin=0.02, fillcolor="#ffffff", color="#333333", tooltip="mul, varies along [n, c, s]"];
+          n0 -> n3 [color="#0072b2", penwidth=2.4, weight=8];
+          n3_1 -> n3;
+          n4_1 [label="beta", shape=hexagon, style=filled, fillcolor="#d3efe5", color="#009e73", tooltip="beta: one value per channel, starts at 0"];
+          n4 [label="+", shape=circle, style=filled, margin=0.02, fillcolor="#ffffff", color="#333333", tooltip="add, varies along [n, c, s]"];
+          n3 -> n4 [color="#0072b2", penwidth=2.4, weight=8];
+          n4_1 -> n4;
+          y [label="y", shape=box, style="filled,rounded", fillcolor="#d5e8f5", color="#0072b2", tooltip="the result"];
+          n4 -> y [color="#0072b2", penwidth=2.4, weight=8];
         }
     "##]]
     .assert_eq(&dot);
+    for (form, start) in [("latex", "% affine\n"), ("svg", "<svg "), ("mermaid", "---\ntitle: \"affine\"\n")] {
+        let (code, text, _) = run(&["show", "affine", "--as", form]);
+        assert_eq!(code, 0, "{form}");
+        assert!(text.starts_with(start), "{form}: {text}");
+    }
 }
 
 #[test]

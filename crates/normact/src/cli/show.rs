@@ -1,4 +1,4 @@
-//! `normact show`: a layer as text, graph, canonical form, gradient, plan, JSON or DOT.
+//! `normact show`: a layer as text, graph, canonical form, gradient, plan, JSON, formula or drawing.
 
 use clap::ValueEnum;
 use normact_egraph::{Budget, canonical, canonical_rules};
@@ -21,9 +21,10 @@ Examples:
                                                 passes over memory, and what is kept for backward
   normact show my.nact:best --as json > best.json
   normact show best.json --as text
-  normact show gn_silu --as dot | dot -Tsvg > gn_silu.svg";
+  normact show gn_silu --as svg > gn_silu.svg
+  normact show evonorm_s0 --as latex            the formula as a paper prints it";
 
-/// Show a layer as text, graph, canonical form, gradient, plan, JSON or DOT
+/// Show a layer as text, graph, canonical form, gradient, plan, JSON, formula or drawing
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -61,6 +62,12 @@ enum Form {
     Plan,
     /// The versioned JSON form other programs read and write
     Json,
+    /// The formula for a LaTeX document with amsmath
+    Latex,
+    /// A picture
+    Svg,
+    /// A drawing for Mermaid, as Markdown on GitHub
+    Mermaid,
     /// A drawing for Graphviz
     Dot,
 }
@@ -81,7 +88,19 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let form = match (args.form, args.json) {
         (Some(Form::Canonical), true) => return canonical_json(layer),
         (None | Some(Form::Json), true) => Form::Json,
-        (Some(Form::Text | Form::Graph | Form::Gradient | Form::Plan | Form::Dot), true) => {
+        (
+            Some(
+                Form::Text
+                | Form::Graph
+                | Form::Gradient
+                | Form::Plan
+                | Form::Latex
+                | Form::Svg
+                | Form::Mermaid
+                | Form::Dot,
+            ),
+            true,
+        ) => {
             return Err(Failure::new("`--json` goes with `--as json` and `--as canonical` only")
                 .help("leave one of the two out"));
         }
@@ -94,6 +113,9 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         Form::Gradient => gradient_text(&joint(&layer.dag, Mode::Training, None), &layer.name, &layer.dag),
         Form::Plan => plan(layer, &args.shape)?,
         Form::Json => json::to_json_pretty(layer) + "\n",
+        Form::Latex => normact_emit::latex(layer),
+        Form::Svg => normact_emit::svg(layer),
+        Form::Mermaid => normact_emit::mermaid(layer),
         Form::Dot => normact_emit::dot(layer),
     })?;
     Ok(Outcome::Success)
