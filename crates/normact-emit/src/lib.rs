@@ -9,6 +9,7 @@ mod label;
 mod listing;
 mod onnx;
 mod outline;
+mod python;
 mod pytorch;
 mod rust;
 mod text;
