@@ -87,6 +87,10 @@ pub(crate) fn emit(layer: &Layer, options: &Options) -> Result<Vec<EmittedFile>,
     if names.class == names.function || RESERVED.contains(&&*names.class) {
         names.class.push_str("Module");
     }
+    for param in layer.dag.params() {
+        // Flax refuses a parameter that is called like its collection.
+        python::refuse(&param.name, &["params"], TARGET)?;
+    }
     let groups = GroupCounts::of(&layer.dag);
     let of_groups = groups.at_most.iter().map(|(_, name)| name.as_str());
     let reserved: Vec<&str> = RESERVED.iter().copied().chain(of_groups).collect();

@@ -48,7 +48,8 @@ const RESERVED: &[&str] = &[
     "y",
 ];
 
-/// What every module of PyTorch has by these names, and `channels`, which this one has.
+/// What every module of PyTorch has by these names, and `channels`, which this one has. `self` is what exported
+/// modules call themselves.
 const MEMBERS: &[&str] = &[
     "T_destination",
     "_apply",
@@ -126,6 +127,7 @@ const MEMBERS: &[&str] = &[
     "register_state_dict_post_hook",
     "register_state_dict_pre_hook",
     "requires_grad_",
+    "self",
     "set_extra_state",
     "set_submodule",
     "share_memory",

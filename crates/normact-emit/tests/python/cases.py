@@ -55,7 +55,8 @@ class Tally:
         self.compared += int(finite.sum())
         self.left_out += int((~known).sum())
         with np.errstate(invalid="ignore"):
-            wrong = finite & ~(np.abs(found - expected) <= allowed)
+            difference = np.abs(found - expected)
+        wrong = finite & ~(difference <= allowed)
         # Infinite, or no number: so it has to be here.
         wrong |= known & ~np.isfinite(expected) & np.isfinite(found)
         for index in np.flatnonzero(wrong)[:2]:
@@ -63,9 +64,9 @@ class Tally:
             self.failures.append(f"{place}[{index}] is {numbers}")
         largest = max(1.0, float(np.abs(expected[np.isfinite(expected)]).max(initial=0.0)))
         steady = finite & ~wrong & (allowed <= 1e-9 * largest)
-        difference = float(np.abs(found - expected)[steady].max(initial=0.0)) / largest
-        if difference > self.worst:
-            self.worst, self.worst_at = difference, place
+        worst = float(difference[steady].max(initial=0.0)) / largest
+        if worst > self.worst:
+            self.worst, self.worst_at = worst, place
 
     def finish(self, library: str) -> None:
         """Says how it went, and ends the program."""

@@ -54,7 +54,7 @@ def same(found: torch.Tensor, expected: torch.Tensor, message: str) -> None:
 
 
 def check_traced(case: dict) -> None:
-    """A traced layer gives the same for another number of samples."""
+    """A traced layer gives the same for another number of samples, and an exported one for the same."""
     module = make(case).eval()
     x = torch.tensor(case["steps"][0]["x"])
     with warnings.catch_warnings():
@@ -62,6 +62,8 @@ def check_traced(case: dict) -> None:
         traced = torch.jit.trace(module, x)
     twice = torch.cat([x, -x])
     same(traced(twice), module(twice), f"{case['layer']} is another layer when traced")
+    exported = torch.export.export(module, (x,)).module()
+    same(exported(x), module(x), f"{case['layer']} is another layer when exported")
 
 
 def check_half(case: dict) -> None:
@@ -136,7 +138,8 @@ def check_groups(cases: list[dict]) -> None:
 
 
 def main() -> None:
-    torch.manual_seed(0)
+    # TorchScript is old, and still what many programs load.
+    warnings.filterwarnings("ignore", message=".*torch.jit.* is deprecated")
     torch.set_num_threads(1)
     cases, tally = load(FOLDER), Tally()
     scripted = compiled = 0
@@ -151,7 +154,9 @@ def main() -> None:
         scripted += 1
         if case["kind"] != "random" or case["layer"].endswith("7"):
             torch.compiler.reset()
-            run(torch.compile(make(case), backend="eager", fullgraph=True), case, tally, "compiled")
+            module = make(case)
+            module.compile(backend="eager", fullgraph=True)
+            run(module, case, tally, "compiled")
             compiled += 1
         if case["kind"] != "random":
             check_traced(case)

@@ -47,13 +47,19 @@ fn names_that_are_not_ascii() {
 
 #[test]
 fn what_every_module_of_pytorch_has() {
-    for name in ["half", "training", "_buffers", "channels", "__k"] {
+    for name in ["half", "training", "_buffers", "channels", "__k", "self"] {
         let found = error(&layer("f", name), Target::Pytorch);
         assert_eq!(found, format!("two things would be called `{name}` in PyTorch"));
         emit(&layer("f", name), Target::Jax, &Options::default()).expect("JAX has dictionaries");
     }
     let grouped = &compiled("layer f(x) { param groups = 1\n x * groups / std[group](x) }")[0];
     check(grouped, Target::Pytorch, expect!["two things would be called `groups` in PyTorch"]);
+}
+
+#[test]
+fn what_flax_has() {
+    check(&layer("f", "params"), Target::Jax, expect!["two things would be called `params` in JAX"]);
+    emit(&layer("f", "params"), Target::Pytorch, &Options::default()).expect("PyTorch has no collections");
 }
 
 #[test]
