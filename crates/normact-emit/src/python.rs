@@ -264,7 +264,8 @@ impl<'a> Body<'a> {
             Value::Average(average) => match (self.constant(&average.operand), average.quantity) {
                 (Some(value), Quantity::Mean) => Some(Known::Number(value)),
                 (Some(value), Quantity::MeanSquare) => Some(Known::Number(value * value)),
-                (Some(value), Quantity::Variance) => Some(Known::Number(value - value)),
+                (Some(value), Quantity::Variance) if value.is_finite() => Some(Known::Number(0.0)),
+                (Some(_), Quantity::Variance) => Some(Known::Number(f64::NAN)),
                 (None, Quantity::Mean) if is_single(average) => Some(Known::Same(average.operand.clone())),
                 (None, _) => None,
             },

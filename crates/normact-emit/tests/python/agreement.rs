@@ -75,9 +75,12 @@ fn jax_agrees() {
 fn agree(target: Target, program: &str) {
     let Ok(python) = std::env::var("NORMACT_PYTHON") else {
         // Not by `eprintln!`, which cargo hides for tests that pass.
-        let message =
-            "set NORMACT_PYTHON to what crates/normact-emit/tests/python/environment prints, or run ./test --long";
-        let _ = writeln!(stderr(), "SKIPPED: what emitted {} files compute. To test it, {message}", target.name());
+        let message = format!(
+            "SKIPPED: what emitted {} files compute. To test it, set NORMACT_PYTHON to what \
+             crates/normact-emit/tests/python/environment prints, or run ./test --long\n",
+            target.name()
+        );
+        let _ = stderr().write_all(message.as_bytes());
         return;
     };
     // It stays, for a look at what failed.

@@ -138,7 +138,8 @@ def check_refusals(module: ModuleType, case: dict) -> None:
 def check_groups() -> None:
     """Exact numbers of groups that do not divide the channels are refused."""
     module = load_module(FOLDER, "settings")
-    calls = [lambda: module.init(3), lambda: module.settings(*module.init(4), jnp.zeros((2, 3)), training=False)]
+    state = {name: value[:3] for name, value in module.init(4)[1].items()}
+    calls = [lambda: module.init(3), lambda: module.settings({}, state, jnp.zeros((2, 3)), training=False)]
     for call in calls:
         try:
             call()
