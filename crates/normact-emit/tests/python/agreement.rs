@@ -35,6 +35,8 @@ const RANDOM_SHAPES: [&[usize]; 9] = [
 /// What no built-in layer has, and random graphs have seldom.
 const CORNERS: &str = "
 layer kinks(x) { max(abs(x), sqrt(x - x)) * sign(x) + sqrt(mean[batch](x - x)) + std[instance](x - x, eps = 0) }
+layer ties(x) { param a = 1
+    relu(x) * a + sqrt(x) * abs(x) + sqrt(a * x) + leaky_relu(x) + max(-abs(x), x) }
 layer words(x) {
     param torch = 1
     param x_ = 2
@@ -99,7 +101,8 @@ fn agree(target: Target, program: &str) {
     for layer in compiled(CORNERS) {
         for (number, shape) in [&[2, 8, 3, 2][..], &[3, 4]].into_iter().enumerate() {
             let name = layer.name.clone();
-            cases.push((Case::draw(layer.clone(), shape, number as u64), layer.clone(), name, "corner"));
+            let case = Case::draw(layer.clone(), shape, number as u64).at_kinks();
+            cases.push((case, layer.clone(), name, "corner"));
         }
     }
     for (space, name) in [(Space::language(), "language"), (Space::evonorm(), "search")] {

@@ -49,6 +49,12 @@ impl Case {
         Self { layer, shape, seed, params, state, steps }
     }
 
+    /// The case with a third of the inputs at 0, where functions have kinks.
+    pub(crate) fn at_kinks(mut self) -> Self {
+        self.steps.iter_mut().flat_map(|(x, _)| x.iter_mut().step_by(3)).for_each(|x| *x = 0.0);
+        self
+    }
+
     /// The case for a Python program, and whether nearly all of it is steady; `None` where numbers become
     /// too large. Lists of numbers are the hexadecimal digits of their bytes, so that none is rounded.
     pub(crate) fn json(&self, class: &str) -> Option<(Value, bool)> {
