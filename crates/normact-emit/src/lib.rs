@@ -13,6 +13,7 @@ mod listing;
 mod mermaid;
 mod onnx;
 mod outline;
+mod python;
 mod pytorch;
 mod rust;
 mod svg;

@@ -1,0 +1,73 @@
+"""The layer `rms_norm` for JAX, emitted by normact from this formula:
+
+    // Root mean square normalization over the channels of each position.
+    // Zhang and Sennrich, "Root Mean Square Layer Normalization", NeurIPS 2019.
+    layer rms_norm(x, eps = 1e-5) {
+        param gamma = 1
+
+        x / rms[channel](x) * gamma
+    }
+"""
+
+import math
+
+import jax.numpy as jnp
+
+
+def per_channel(values, x):
+    """One value per channel, or one for all, as [1, channels, 1] in the precision of `x`."""
+    return jnp.asarray(values, x.dtype).reshape(1, -1, 1)
+
+
+def init(channels, dtype=jnp.float32):
+    """The parameters and the running averages that the layer starts with: `(params, state)`."""
+    if channels < 1:
+        raise ValueError(f"channels must be at least 1, not {channels}")
+    params = {
+        "gamma": jnp.ones(channels, dtype),
+    }
+    state = {}
+    return params, state
+
+
+def rms_norm(params, state, x, *, training):
+    """`(y, state)` for `x` of shape [samples, channels] and up to three axes of positions after these.
+
+    Training makes no difference, and the state is empty. Half precision is computed in float32.
+    """
+    x = jnp.asarray(x)
+    shape, dtype = x.shape, x.dtype
+    if not 2 <= len(shape) <= 5:
+        raise ValueError(f"expected shape [n, c] or up to three axes more, got {shape}")
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"expected floating-point numbers, got {dtype}")
+    channels = shape[1]
+    if len(params["gamma"]) != channels:
+        raise ValueError(f"expected {len(params['gamma'])} channels, got an input of shape {shape}")
+
+    x = x.astype(jnp.promote_types(dtype, jnp.float32))
+    x = x.reshape(shape[0], channels, math.prod(shape[2:]))
+    gamma = per_channel(params["gamma"], x)
+
+    mean_square_channel = jnp.mean(jnp.square(x), axis=1, keepdims=True)
+    y = x / jnp.sqrt(mean_square_channel + 1e-5) * gamma
+    return y.reshape(shape).astype(dtype), state
+
+
+try:
+    from flax import linen
+except ImportError:
+    pass  # Without Flax, the layer is the functions above.
+else:
+
+    class RmsNorm(linen.Module):
+        """`rms_norm` with parameters in the collection `params`, for axis 1 as the channels."""
+
+        param_dtype: jnp.dtype = jnp.float32
+
+        @linen.compact
+        def __call__(self, x, *, training=False):
+            params, state = init(x.shape[1], self.param_dtype)
+            params = {name: self.param(name, lambda _, value: value, value) for name, value in params.items()}
+            y, _ = rms_norm(params, state, x, training=training)
+            return y

@@ -1,0 +1,59 @@
+"""The layer `derf` for PyTorch, emitted by normact from this formula:
+
+    // Dynamic error function: dynamic tanh with a shifted error function in its place.
+    // Chen et al., "Stronger Normalization-Free Transformers", 2025.
+    layer derf(x) {
+        param alpha: scalar = 0.5
+        param s:     scalar = 0
+        param gamma = 1
+        param beta  = 0
+
+        let z = alpha * x + s
+        gamma * erf(z) + beta
+    }
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """One value per channel, or one for all, as [1, channels, 1] in the precision of `x`."""
+    return values.to(x.dtype).view(1, -1, 1)
+
+
+class Derf(nn.Module):
+    """The layer, for inputs of shape [samples, channels] and up to three axes of positions after these.
+
+    Half precision is computed in float32.
+    """
+
+    def __init__(self, channels: int, *, device=None, dtype=None) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, not {channels}")
+        self.channels = channels
+        self.alpha = nn.Parameter(torch.full((1,), 0.5, device=device, dtype=dtype))
+        self.s = nn.Parameter(torch.zeros(1, device=device, dtype=dtype))
+        self.gamma = nn.Parameter(torch.ones(channels, device=device, dtype=dtype))
+        self.beta = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not 2 <= x.dim() <= 5 or x.size(1) != self.channels:
+            raise ValueError(f"expected shape [n, {self.channels}] or up to three axes more, got {list(x.shape)}")
+        if not x.is_floating_point():
+            raise TypeError("expected floating-point numbers")
+
+        shape, dtype = x.shape, x.dtype
+        x = x.unsqueeze(-1).flatten(2)  # [samples, channels, positions]
+        x = x if dtype == torch.float64 else x.float()
+        alpha = per_channel(self.alpha, x)
+        s = per_channel(self.s, x)
+        gamma = per_channel(self.gamma, x)
+        beta = per_channel(self.beta, x)
+
+        y = gamma * torch.erf(alpha * x + s) + beta
+        return y.view(shape).to(dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}"

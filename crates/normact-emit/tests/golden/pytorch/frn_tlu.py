@@ -1,0 +1,56 @@
+"""The layer `frn_tlu` for PyTorch, emitted by normact from this formula:
+
+    // Filter response normalization with a thresholded linear unit.
+    // Singh and Krishnan, "Filter Response Normalization Layer", CVPR 2020.
+    layer frn_tlu(x, eps = 1e-6) {
+        param gamma = 1
+        param beta  = 0
+        param tau   = 0
+
+        max(x / rms[instance](x) * gamma + beta, tau)
+    }
+"""
+
+import torch
+from torch import Tensor, nn
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """One value per channel, or one for all, as [1, channels, 1] in the precision of `x`."""
+    return values.to(x.dtype).view(1, -1, 1)
+
+
+class FrnTlu(nn.Module):
+    """The layer, for inputs of shape [samples, channels] and up to three axes of positions after these.
+
+    Half precision is computed in float32.
+    """
+
+    def __init__(self, channels: int, *, device=None, dtype=None) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, not {channels}")
+        self.channels = channels
+        self.gamma = nn.Parameter(torch.ones(channels, device=device, dtype=dtype))
+        self.beta = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
+        self.tau = nn.Parameter(torch.zeros(channels, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not 2 <= x.dim() <= 5 or x.size(1) != self.channels:
+            raise ValueError(f"expected shape [n, {self.channels}] or up to three axes more, got {list(x.shape)}")
+        if not x.is_floating_point():
+            raise TypeError("expected floating-point numbers")
+
+        shape, dtype = x.shape, x.dtype
+        x = x.unsqueeze(-1).flatten(2)  # [samples, channels, positions]
+        x = x if dtype == torch.float64 else x.float()
+        gamma = per_channel(self.gamma, x)
+        beta = per_channel(self.beta, x)
+        tau = per_channel(self.tau, x)
+
+        mean_square_instance = torch.mean(torch.square(x), dim=2, keepdim=True)
+        y = torch.maximum(x / torch.sqrt(mean_square_instance + 1e-6) * gamma + beta, tau)
+        return y.view(shape).to(dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}"
