@@ -196,7 +196,8 @@ impl Writer<'_> {
                 let same = |known: &&(NodeId, IndexSet, Quantity, Option<usize>)| {
                     (known.0, known.1, known.2) == (operand, over, Quantity::Mean)
                 };
-                self.averages.keys().find(same).map(|key| self.averages[key])
+                // The first one: a map has no order of its own.
+                self.averages.keys().filter(same).map(|key| self.averages[key]).min()
             }
             Quantity::Mean | Quantity::MeanSquare => None,
         };

@@ -117,7 +117,7 @@ macro_rules! primitives {
                     slope: |_x, _y| 0.0,
                     range: |x| x.increasing(sign).zero_as_in(x),
                     burn: |x| sign(x),
-                    text: [rust "sign({})", torch "torch.sign({})", jax "jnp.sign({})", onnx "Sign"],
+                    text: [rust "sign({})", torch "sign({})", jax "jnp.sign({})", onnx "Sign"],
                 }
             }
             binary {
