@@ -1,0 +1,5 @@
+//! ONNX models: what emitted ones compute, and what is read back from them.
+
+mod agreement;
+mod case;
+mod layers;
