@@ -443,7 +443,7 @@ impl Body<'_> {
 /// The steps that the result depends on where batch statistics are read instead of computed.
 fn needed(outline: &Outline<'_>) -> Vec<bool> {
     let mut needed = vec![false; outline.steps.len()];
-    let mut read = |expr: &Expr, needed: &mut Vec<bool>| {
+    let read = |expr: &Expr, needed: &mut Vec<bool>| {
         expr.visit(&mut |part| {
             if let Expr::Step(step) = part {
                 needed[*step] = true;

@@ -4,12 +4,14 @@
 //! operations the language has.
 
 mod export;
+mod import;
 mod proto;
 
 #[cfg(test)]
 mod listing;
 
 pub(crate) use export::emit;
+pub use import::{ImportError, ImportErrors, Imported, import_onnx};
 
 /// The version of the operator set that models are written in: the first that has every operator used. `Erf`
 /// and `Sign` came with it; `Max` broadcasts from 8 on, and `ReduceMean` has its axes as an attribute up to 17.

@@ -2,4 +2,5 @@
 
 mod agreement;
 mod case;
+mod import;
 mod layers;
