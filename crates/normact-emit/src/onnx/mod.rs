@@ -8,6 +8,8 @@ mod import;
 mod proto;
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod listing;
 
 pub(crate) use export::emit;

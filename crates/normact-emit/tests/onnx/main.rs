@@ -2,5 +2,6 @@
 
 mod agreement;
 mod case;
+mod hostile;
 mod import;
 mod layers;
