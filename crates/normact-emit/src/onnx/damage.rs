@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use expect_test::expect;
 use normact_syntax::{Overrides, Source, compile};
 use prost::Message;
 use rand::{Rng, RngExt, SeedableRng};
@@ -220,4 +221,28 @@ fn models_that_grow_are_errors() {
     assert!(errors_of(&model_of(vec![call(0, "y", "x")], many)).contains("more than 10000 nodes"));
     let itself = errors_of(&model_of(vec![call(0, "y", "x")], vec![function(0, 0)]));
     assert!(itself.contains("call each other more than 16 deep"), "{itself}");
+}
+
+#[test]
+fn everything_that_no_layer_has_is_reported_at_once() {
+    let nodes = vec![
+        node("Softmax", &["x"], "weights"),
+        node("Conv", &["x", "weights"], "conv"),
+        node("Sqrt", &["x"], "root"),
+        node("Neg", &["root"], "unknown"),
+        NodeProto { name: "last_log".to_owned(), ..node("Log", &["unknown", "x"], "log") },
+        NodeProto { domain: "com.example".to_owned(), ..node("Norm", &["x"], "norm") },
+        NodeProto {
+            attribute: vec![AttributeProto { name: "axes".to_owned(), ints: vec![2], ..AttributeProto::default() }],
+            ..node("ReduceMean", &["x"], "rows")
+        },
+        node("Log", &["rows"], "y"),
+    ];
+    expect![[r#"
+        node `weights` (Softmax): the language has no operation like it
+        node `conv` (Conv): the language has no operation like it
+        node `root` (Sqrt): its operand may be negative, where the language's `sqrt` is odd and not undefined
+        node `norm` (com.example.Norm): operators of the domain `com.example` are not read
+        node `rows` (ReduceMean): it averages over some of the spatial axes, and no index set does"#]]
+    .assert_eq(&errors_of(&model_of(nodes, vec![])));
 }

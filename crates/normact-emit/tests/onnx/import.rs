@@ -44,7 +44,7 @@ fn an_emitted_layer_is_read_back_as_the_same_function() {
 }
 
 /// The input of a case with the weights of a model.
-fn inputs(imported: &Imported, of: &Inputs) -> Inputs {
+pub(crate) fn inputs(imported: &Imported, of: &Inputs) -> Inputs {
     let dag = &imported.layer.dag;
     let weights = |name: &String| -> Vec<f64> {
         let (_, values) = imported.weights.iter().find(|(known, _)| known == name).expect("a parameter has its values");

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod case;
+mod exported;
 mod hostile;
 mod import;
 mod layers;

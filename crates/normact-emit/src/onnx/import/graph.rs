@@ -78,8 +78,17 @@ impl Graph {
         self.binary(Prim::Max, a, b)
     }
 
+    /// `-x`; of a number, the number.
     pub(super) fn neg(&mut self, x: NodeId) -> NodeId {
-        self.unary(Prim::Neg, x)
+        match self.number_of(x).and_then(|value| Scalar::new(-value.get())) {
+            Some(negative) => self.constant(negative),
+            None => self.unary(Prim::Neg, x),
+        }
+    }
+
+    /// The number that a node is.
+    pub(super) fn number_of(&self, id: NodeId) -> Option<Scalar> {
+        if let Op::Constant(value) = self.nodes[id.index()].op { Some(value) } else { None }
     }
 
     pub(super) fn sub(&mut self, a: NodeId, b: NodeId) -> NodeId {
@@ -147,10 +156,7 @@ impl Graph {
 
     /// The moment that is the root of an average, with or without `eps`.
     fn root(&self, x: NodeId) -> Option<(Moment, IndexSet, NodeId, Scalar)> {
-        let eps = |id: NodeId| match self.nodes[id.index()].op {
-            Op::Constant(eps) if eps >= Scalar::ZERO => Some(eps),
-            _ => None,
-        };
+        let eps = |id: NodeId| self.number_of(id).filter(|&eps| eps >= Scalar::ZERO);
         let (average, eps) = match (self.nodes[x.index()].op, self.nodes[x.index()].operands) {
             (Op::Prim(Prim::Add), Operands::Two(a, b)) => match (eps(a), eps(b)) {
                 (_, Some(eps)) => (a, eps),

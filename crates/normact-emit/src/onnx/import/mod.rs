@@ -307,6 +307,10 @@ impl<'a> Reader<'a> {
         if scope.depth == MAX_CALLS {
             return Err(Failure::Because(format!("functions call each other more than {MAX_CALLS} deep")));
         }
+        if inputs.len() > function.input.len() {
+            let (given, taken) = (inputs.len(), function.input.len());
+            return Err(Failure::Because(format!("it is given {given} inputs, and the function takes {taken}")));
+        }
         let named = function.input.iter().zip(inputs);
         let mut values: HashMap<String, Value> =
             named.filter_map(|(name, value)| value.map(|value| (name.clone(), value))).collect();

@@ -2,10 +2,11 @@
 
 use normact_ir::{Groups, Running as Kept};
 use normact_ir::{IndexSet, Moment, NodeId, Prim, Scalar, Tracking};
+use std::cell::Cell;
 use std::num::NonZeroU32;
 
 use super::super::proto::{AttributeProto, NodeProto, TensorProto, data_type};
-use super::graph::Graph;
+use super::graph::{Graph, default_tracking};
 use super::tensor::{Integers, Numbers, shortest, stored};
 use super::view::{Axis, MAX_RANK, Part, Size, View};
 use super::{Failure, Reader, Running, Scope, Tensor, Value};
@@ -20,8 +21,12 @@ pub(super) fn apply(
     if !["", "ai.onnx"].contains(&&*node.domain) {
         return because(format!("operators of the domain `{}` are not read", node.domain));
     }
-    let mut call = Call { reader, node, inputs, scope };
+    let mut call = Call { reader, node, inputs, scope, inputs_read: Cell::new(0) };
     let value = call.operator()?;
+    let read = call.inputs_read.get();
+    if let Some(further) = inputs.iter().skip(read).position(Option::is_some) {
+        return because(format!("its input {} has no meaning in a layer", read + further));
+    }
     match node.output.iter().skip(1).find(|output| !output.is_empty()) {
         Some(output) => because(format!("its output `{output}` has no meaning in a layer")),
         None => Ok(value),
@@ -49,6 +54,8 @@ struct Call<'a, 'model> {
     node: &'a NodeProto,
     inputs: &'a [Option<Value>],
     scope: &'a Scope<'a>,
+    /// How many inputs were looked at: an operator that is read has no others.
+    inputs_read: Cell<usize>,
 }
 
 impl Call<'_, '_> {
@@ -69,6 +76,7 @@ impl Call<'_, '_> {
             "Relu" => self.unary(|graph, x| Ok(relu(graph, x))),
             "LeakyRelu" => self.with_number("alpha", 0.01, leaky_relu),
             "Elu" => self.with_number("alpha", 1.0, |graph, x, alpha| elu(graph, x, alpha, 1.0)),
+            "Celu" if self.float("alpha", 1.0)? <= 0.0 => because("its alpha is not positive"),
             "Celu" => self.with_number("alpha", 1.0, |graph, x, alpha| elu(graph, x, alpha, alpha)),
             "Selu" => {
                 let gamma = self.float("gamma", 1.050_701)?;
@@ -144,7 +152,12 @@ impl Call<'_, '_> {
             "RMSNormalization" => self.layer_normalization(Centre::Zero),
             "GroupNormalization" => self.group_normalization(),
 
-            "Identity" | "Dropout" => self.value(0).cloned(),
+            "Identity" => self.value(0).cloned(),
+            "Dropout" => {
+                // The share of elements that training drops; evaluation drops none.
+                let _ = self.optional(1);
+                self.value(0).cloned()
+            }
             "Cast" => self.cast(),
             "Constant" => self.constant(),
             "ConstantOfShape" => self.constant_of_shape(),
@@ -167,9 +180,13 @@ impl Call<'_, '_> {
     }
 }
 
+/// An operation on two nodes of the layer's graph.
+type Binary = fn(&mut Graph, NodeId, NodeId) -> NodeId;
+
 /// Inputs and attributes.
 impl Call<'_, '_> {
     fn optional(&self, index: usize) -> Option<&Value> {
+        self.inputs_read.set(self.inputs_read.get().max(index + 1));
         self.inputs.get(index).and_then(Option::as_ref)
     }
 
@@ -303,11 +320,7 @@ impl Call<'_, '_> {
     }
 
     /// Arithmetic, of shapes too.
-    fn arithmetic(
-        &mut self,
-        of_integers: fn(i64, i64) -> Option<i64>,
-        of_tensors: fn(&mut Graph, NodeId, NodeId) -> NodeId,
-    ) -> Result<Value, Failure> {
+    fn arithmetic(&mut self, of_integers: fn(i64, i64) -> Option<i64>, of_tensors: Binary) -> Result<Value, Failure> {
         let (Value::Integers(_), Value::Integers(_)) = (self.value(0)?, self.value(1)?) else {
             return self.binary(of_tensors);
         };
@@ -375,7 +388,7 @@ impl Call<'_, '_> {
 
     fn clip(&mut self) -> Result<Value, Failure> {
         let mut value = self.tensor(0)?;
-        let bounds: [(&str, fn(&mut Graph, NodeId, NodeId) -> NodeId); 2] = [("min", Graph::max), ("max", Graph::min)];
+        let bounds: [(&str, Binary); 2] = [("min", Graph::max), ("max", Graph::min)];
         for (index, (name, f)) in bounds.into_iter().enumerate() {
             let bound = if self.scope.opset >= 11 {
                 self.optional(index + 1).cloned()
@@ -580,11 +593,11 @@ impl Call<'_, '_> {
             (Some(over), Centre::Mean) => {
                 let mean = graph.mean(over, node);
                 let deviation = graph.sub(node, mean);
-                let std = graph.moment(Moment::Std, over, node, eps, super::graph::default_tracking());
+                let std = graph.moment(Moment::Std, over, node, eps, default_tracking());
                 graph.div(deviation, std)
             }
             (Some(over), Centre::Zero) => {
-                let rms = graph.moment(Moment::Rms, over, node, eps, super::graph::default_tracking());
+                let rms = graph.moment(Moment::Rms, over, node, eps, default_tracking());
                 graph.div(node, rms)
             }
             (None, _) => return because("its operand is the same along the axes that it normalizes"),
@@ -595,14 +608,16 @@ impl Call<'_, '_> {
 
     /// Times input 1, plus input 2, as far as there are any; these have `below` axes of size 1 after theirs.
     fn scaled_and_shifted(&mut self, mut value: Tensor, below: usize) -> Result<Tensor, Failure> {
-        let steps: [(usize, fn(&mut Graph, NodeId, NodeId) -> NodeId); 2] = [(1, Graph::mul), (2, Graph::add)];
-        for (input, f) in steps {
+        let steps: [(usize, Binary, Scalar); 2] = [(1, Graph::mul, Scalar::ONE), (2, Graph::add, Scalar::ZERO)];
+        for (input, f, identity) in steps {
             if self.optional(input).is_none() {
                 continue;
             }
             let mut by = self.tensor(input)?;
             by.view.0.extend(vec![vec![]; below]);
-            value = self.combined(value, by, f)?;
+            let changes_nothing = self.reader.graph.number_of(by.node) == Some(identity);
+            value =
+                self.combined(value, by, |graph, value, by| if changes_nothing { value } else { f(graph, value, by) })?;
         }
         Ok(value)
     }
@@ -666,7 +681,12 @@ impl Call<'_, '_> {
     /// Stored running averages, one for each channel.
     fn running(&self, input: usize) -> Result<Vec<f64>, Failure> {
         match self.value(input)? {
-            Value::Numbers(numbers) if numbers.dims == [self.reader.sizes.channels] => Ok(numbers.values.to_vec()),
+            Value::Numbers(numbers) if numbers.dims == [self.reader.sizes.channels] => {
+                if numbers.values.iter().any(|value| !(*value as f32).is_finite()) {
+                    return because(format!("its input {input} has values that are not finite in float32"));
+                }
+                Ok(numbers.values.to_vec())
+            }
             _ => because(format!("its input {input} is not stored in the model with one value for each channel")),
         }
     }

@@ -183,8 +183,8 @@ impl InputSizes {
         };
         let cannot = || format!("it reshapes {} to {}, which is no view of the input", self.shown(view), shown(shape));
         let rest = shape.iter().position(|size| *size == Size::Number(-1));
-        for axis in 0..rest.unwrap_or(shape.len()) {
-            axes[axis] = self.take(&mut parts, &size(axis).ok_or_else(cannot)?, Side::Front).ok_or_else(cannot)?;
+        for (axis, parts_of_axis) in axes.iter_mut().enumerate().take(rest.unwrap_or(shape.len())) {
+            *parts_of_axis = self.take(&mut parts, &size(axis).ok_or_else(cannot)?, Side::Front).ok_or_else(cannot)?;
         }
         match rest {
             Some(rest) => {
