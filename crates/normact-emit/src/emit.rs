@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use normact_ir::{Buffers, Layer};
+use normact_ir::{Buffers, Layer, ShapeError};
 
 use crate::{jax, onnx, pytorch, rust};
 
@@ -42,6 +42,8 @@ pub struct Options {
     pub source: Option<String>,
     /// The number of channels, for targets whose file holds the parameters.
     pub channels: Option<usize>,
+    /// The number of axes of the input, for targets whose file says it; 4 where it is not given.
+    pub rank: Option<usize>,
     /// Values of parameters and running averages, by the names in the formula; what is not given has its
     /// initial value.
     pub weights: Vec<(String, Vec<f32>)>,
@@ -89,6 +91,8 @@ pub enum EmitError {
         /// The format.
         target: &'static str,
     },
+    /// The input has a shape that the layer does not take.
+    Shape(ShapeError),
     /// Weights do not fit the layer.
     Weights(String),
     /// The layer needs something that the target does not have.
@@ -108,6 +112,7 @@ impl EmitError {
                 "rename it in the formula"
             }
             EmitError::ChannelsUnknown { .. } => "say how many channels the layer has",
+            EmitError::Shape(_) => "choose another number of channels or of axes",
             EmitError::Weights(_) => "give weights that were saved for this layer",
             EmitError::Unsupported { .. } => "choose another target",
         }
@@ -128,6 +133,8 @@ impl fmt::Display for EmitError {
             EmitError::ChannelsUnknown { target } => {
                 write!(f, "{target} stores parameters, and it is not known for how many channels")
             }
+            // Its help is a part of it elsewhere; here it has one of its own.
+            EmitError::Shape(error) => f.write_str(&error.message),
             EmitError::Weights(message) => f.write_str(message),
             EmitError::Unsupported { what, target } => write!(f, "{target} does not have {what}"),
         }

@@ -23,5 +23,6 @@ pub use dot::dot;
 pub use emit::{EmitError, EmittedFile, Options, Target, emit};
 pub use latex::latex;
 pub use listing::listing;
+pub use onnx::{ImportError, ImportErrors, Imported, import_onnx};
 pub use mermaid::mermaid;
 pub use svg::svg;
