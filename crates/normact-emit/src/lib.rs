@@ -16,3 +16,4 @@ mod text;
 pub use dot::dot;
 pub use emit::{EmitError, EmittedFile, Options, Target, emit};
 pub use listing::listing;
+pub use rust::burn_module;

@@ -17,7 +17,7 @@
 //! * `range`: the image of an [`Interval`](crate::Interval);
 //! * `burn`: the same operation on Burn tensors;
 //! * `text`: how it is written in the languages that `normact-emit` writes, each `{}` an operand, or the
-//!   sign of an infix operator. What a language lacks is the name of a function that the emitted file
+//!   sign of an infix operator; the operand before a dot is a term, in brackets if need be. What a language lacks is the name of a function that the emitted file
 //!   brings with it.
 
 /// Calls the macro `$user` with the rows of the primitive table.
@@ -60,7 +60,7 @@ macro_rules! primitives {
                     slope: |_x, y| y,
                     range: |x| x.increasing(f64::exp).without_zero(),
                     burn: |x| x.exp(),
-                    text: [rust "exp({})", torch "torch.exp({})", jax "jnp.exp({})", onnx "Exp"],
+                    text: [rust "{}.exp()", torch "torch.exp({})", jax "jnp.exp({})", onnx "Exp"],
                 }
                 /// `sign(x) * ln|x|`: the natural logarithm, extended to negative numbers as an odd
                 /// function; undefined (NaN) at 0
@@ -79,7 +79,7 @@ macro_rules! primitives {
                     slope: |x, _y| sign(x),
                     range: |x| x.abs(),
                     burn: |x| x.abs(),
-                    text: [rust "abs({})", torch "torch.abs({})", jax "jnp.abs({})", onnx "Abs"],
+                    text: [rust "{}.abs()", torch "torch.abs({})", jax "jnp.abs({})", onnx "Abs"],
                 }
                 /// `x * x`
                 Square "square" {
@@ -108,7 +108,7 @@ macro_rules! primitives {
                     slope: |x, _y| FRAC_2_SQRT_PI * exp(-square(x)),
                     range: |x| x.increasing(erf).zero_as_in(x),
                     burn: |x| x.erf(),
-                    text: [rust "erf({})", torch "torch.erf({})", jax "jax.scipy.special.erf({})", onnx "Erf"],
+                    text: [rust "{}.erf()", torch "torch.erf({})", jax "jax.scipy.special.erf({})", onnx "Erf"],
                 }
                 /// `-1`, `0` or `1`: the derivative of `abs`; its own derivative is 0
                 Sign "sign" {
