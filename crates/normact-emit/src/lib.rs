@@ -23,6 +23,7 @@ pub use dot::dot;
 pub use emit::{EmitError, EmittedFile, Options, Target, emit};
 pub use latex::latex;
 pub use listing::listing;
-pub use onnx::{ImportError, ImportErrors, Imported, import_onnx};
 pub use mermaid::mermaid;
+pub use onnx::{ImportError, ImportErrors, Imported, import_onnx};
+pub use rust::burn_module;
 pub use svg::svg;

@@ -17,7 +17,7 @@
 //! * `range`: the image of an [`Interval`](crate::Interval);
 //! * `burn`: the same operation on Burn tensors;
 //! * `text`: how it is written in the languages that `normact-emit` writes, each `{}` an operand, or the
-//!   sign of an infix operator. What a language lacks is the name of a function that the emitted file
+//!   sign of an infix operator; before a dot an operand is a term, in brackets if need be. What a language lacks is the name of a function that the emitted file
 //!   brings with it. `sign` stands in a node of a drawing; `latex` is the sign or command of a formula.
 
 /// Calls the macro `$user` with the rows of the primitive table.
@@ -63,7 +63,7 @@ macro_rules! primitives {
                     slope: |_x, y| y,
                     range: |x| x.increasing(f64::exp).without_zero(),
                     burn: |x| x.exp(),
-                    text: [rust "exp({})", torch "torch.exp({})", jax "jnp.exp({})", onnx "Exp",
+                    text: [rust "{}.exp()", torch "torch.exp({})", jax "jnp.exp({})", onnx "Exp",
                            sign "exp", latex "\\exp"],
                 }
                 /// `sign(x) * ln|x|`: the natural logarithm, extended to negative numbers as an odd
@@ -84,7 +84,7 @@ macro_rules! primitives {
                     slope: |x, _y| sign(x),
                     range: |x| x.abs(),
                     burn: |x| x.abs(),
-                    text: [rust "abs({})", torch "torch.abs({})", jax "jnp.abs({})", onnx "Abs",
+                    text: [rust "{}.abs()", torch "torch.abs({})", jax "jnp.abs({})", onnx "Abs",
                            sign "|·|", latex "|"],
                 }
                 /// `x * x`
@@ -116,7 +116,7 @@ macro_rules! primitives {
                     slope: |x, _y| FRAC_2_SQRT_PI * exp(-square(x)),
                     range: |x| x.increasing(erf).zero_as_in(x),
                     burn: |x| x.erf(),
-                    text: [rust "erf({})", torch "torch.erf({})", jax "jax.scipy.special.erf({})", onnx "Erf",
+                    text: [rust "{}.erf()", torch "torch.erf({})", jax "jax.scipy.special.erf({})", onnx "Erf",
                            sign "erf", latex "\\operatorname{erf}"],
                 }
                 /// `-1`, `0` or `1`: the derivative of `abs`; its own derivative is 0
