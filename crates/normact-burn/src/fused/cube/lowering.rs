@@ -73,6 +73,7 @@ fn schedule(
         let offset = code.allocate(sample_blocks * position_blocks * columns);
         partial.insert(id, (offset, columns));
     }
+    let full = |id: ValueId| (id, Target::Full, Axes::INPUT);
     let home = |id: ValueId| Placement {
         exported: exported.get(&id).copied(),
         partial: partial.get(&id).map(|&(offset, columns)| (offset, columns, is_complete(id))),
@@ -101,13 +102,13 @@ fn schedule(
                     Sum { operand: reduction.operand, results, only_first: [false; 3] }
                 });
                 let written = if code.is_single(Axes::INPUT, to) { write.take() } else { None };
-                code.walk(Axes::INPUT, to, sums.collect(), written.map(|id| (id, Target::Full, Axes::INPUT)));
+                code.walk(Axes::INPUT, to, sums.collect(), written.into_iter().map(full).collect());
             }
         }
         if let Some(id) = write {
             // Channel by channel, so that arithmetic on parameters is done once for each.
             let rows = Axes { positions: false, ..Axes::INPUT };
-            code.walk(Axes::INPUT, rows, vec![], Some((id, Target::Full, Axes::INPUT)));
+            code.walk(Axes::INPUT, rows, vec![], vec![full(id)]);
         }
         for &id in &pass.small {
             code.small(id, home(id));
@@ -388,13 +389,13 @@ impl<'a> Code<'a> {
         let is_partial = placement.partial.is_some();
         let only_first =
             [is_partial && !from.samples, is_partial && from.channels == Channels::One, is_partial && !from.positions];
-        self.walk(from, to, vec![Sum { operand, results: vec![(id, placement)], only_first }], None);
+        self.walk(from, to, vec![Sum { operand, results: vec![(id, placement)], only_first }], vec![]);
     }
 
     /// Adds a walk over the elements of the block that vary along `from`.
-    fn walk(&mut self, from: Axes, to: Axes, sums: Vec<Sum>, write: Option<(ValueId, Target, Axes)>) {
+    fn walk(&mut self, from: Axes, to: Axes, sums: Vec<Sum>, writes: Vec<(ValueId, Target, Axes)>) {
         let spans = self.spans(from, to);
-        self.walk_of(from, to, spans, sums, write);
+        self.walk_of(from, to, spans, sums, writes);
     }
 
     fn walk_of(
@@ -403,7 +404,7 @@ impl<'a> Code<'a> {
         to: Axes,
         [samples, channels, positions]: [Span; 3],
         sums: Vec<Sum>,
-        write: Option<(ValueId, Target, Axes)>,
+        writes: Vec<(ValueId, Target, Axes)>,
     ) {
         let is_single = [samples, channels, positions].into_iter().all(Span::is_single);
         let slots_first = positions.kind == SpanKind::Slots || channels.kind == SpanKind::Slots && !from.positions;
@@ -421,7 +422,7 @@ impl<'a> Code<'a> {
             writes: vec![],
             publishes: false,
         };
-        let roots: Vec<ValueId> = sums.iter().map(|sum| sum.operand).chain(write.map(|(id, ..)| id)).collect();
+        let roots: Vec<ValueId> = sums.iter().map(|sum| sum.operand).chain(writes.iter().map(|&(id, ..)| id)).collect();
         let registers = self.ops(&mut walk, &roots, to);
         for sum in sums {
             let (operand, from) = (registers[&sum.operand], one_by_one(self.graph.axes(sum.operand)));
@@ -436,7 +437,7 @@ impl<'a> Code<'a> {
             let results = results.collect();
             walk.accumulate.push(Accumulate { value: operand, count, only_first: sum.only_first, results });
         }
-        if let Some((id, target, axes)) = write {
+        for (id, target, axes) in writes {
             let index = match target {
                 Target::Full => self.element_index(),
                 Target::Results | Target::Final(_) => self.slots_index(axes, 0),
@@ -599,10 +600,15 @@ impl<'a> Code<'a> {
 
     /// Writes the small values that are asked for.
     fn finals(&mut self, finals: &[(Option<ValueId>, Axes)]) {
-        for (number, &(id, axes)) in finals.iter().enumerate() {
-            if let Some(id) = id {
-                self.walk(axes, Axes::NONE, vec![], Some((id, Target::Final(number), axes)));
-            }
+        // Those along the same axes in one walk: each walk is code that a driver has to compile.
+        let mut rest: Vec<(ValueId, Target, Axes)> = finals
+            .iter()
+            .enumerate()
+            .filter_map(|(number, &(id, axes))| id.map(|id| (id, Target::Final(number), axes)))
+            .collect();
+        while let Some(&(_, _, axes)) = rest.first() {
+            let together: Vec<_> = rest.extract_if(.., |&mut (_, _, other)| other == axes).collect();
+            self.walk(axes, Axes::NONE, vec![], together);
         }
     }
 }
