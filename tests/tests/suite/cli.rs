@@ -19,6 +19,8 @@ fn every_command_has_help_with_examples() {
         "run",
         "gradcheck",
         "bench",
+        "emit",
+        "import",
         "train",
         "explain",
         "completions",

@@ -7,10 +7,12 @@ mod bench;
 mod canon;
 mod check;
 mod completions;
+mod emit;
 mod equiv;
 mod explain;
 mod fmt;
 mod gradcheck;
+mod import;
 mod list;
 mod output;
 mod run;
@@ -85,6 +87,8 @@ enum Command {
     Run(run::Args),
     Gradcheck(gradcheck::Args),
     Bench(bench::Args),
+    Emit(emit::Args),
+    Import(import::Args),
     Train(train::Args),
     Explain(explain::Args),
     Completions(completions::Args),
@@ -103,6 +107,8 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Gradcheck(args) => gradcheck::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Emit(args) => emit::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Completions(args) => completions::run(&args),
