@@ -19,20 +19,20 @@ const JAX: Library = Library {
 
 /// What the file itself calls by these names.
 const RESERVED: &[&str] = &[
-    "Exception",
     "ImportError",
     "TypeError",
     "ValueError",
+    "absolute",
     "channels",
     "count",
     "dict",
     "dtype",
     "grouped",
-    "group_count",
     "groups",
     "init",
     "jax",
     "jnp",
+    "len",
     "linen",
     "math",
     "max",
@@ -64,6 +64,12 @@ const HELPERS: &[Helper] = &[
     """A running average, moved to `value`, which has the weight `momentum`."""
     value = jax.lax.stop_gradient(value).reshape(running.shape)
     return ((1 - momentum) * running.astype(value.dtype) + momentum * value).astype(running.dtype)"#,
+    },
+    Helper {
+        name: "absolute",
+        definition: r#"def absolute(x):
+    """|x|, with derivative 0 at 0, where that of jnp.abs is 1."""
+    return jnp.sign(x) * x"#,
     },
     Helper {
         name: "signed_log",

@@ -84,7 +84,7 @@ macro_rules! primitives {
                     slope: |x, _y| sign(x),
                     range: |x| x.abs(),
                     burn: |x| x.abs(),
-                    text: [rust "{}.abs()", torch "torch.abs({})", jax "jnp.abs({})", onnx "Abs",
+                    text: [rust "{}.abs()", torch "torch.abs({})", jax "absolute({})", onnx "Abs",
                            sign "|·|", latex "|"],
                 }
                 /// `x * x`
