@@ -30,7 +30,8 @@ const DIMENSIONS: [&[&str]; 4] = [&["N", "C"], &["N", "C", "L"], &["N", "C", "H"
 pub(crate) fn emit(layer: &Layer, options: &Options) -> Result<Vec<EmittedFile>, EmitError> {
     let names = Names::new(layer, &[], TARGET)?;
     let channels = options.channels.ok_or(EmitError::ChannelsUnknown { target: TARGET })?;
-    let mut dims = vec![1; options.rank.unwrap_or(4)];
+    // One axis too many is enough to be refused.
+    let mut dims = vec![1; options.rank.unwrap_or(4).min(6)];
     if let Some(size) = dims.get_mut(1) {
         *size = channels;
     }
