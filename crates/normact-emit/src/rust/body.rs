@@ -591,8 +591,17 @@ impl Code {
     }
 
     fn infix(self, sign: &str, other: Code, binding: Binding) -> Code {
+        // Burn has these operations for numbers of several types on the left, so a number is better on
+        // the right, or says its type.
+        let (mut left, mut other) = (self, other);
+        if left.is_number() {
+            match sign {
+                "+" | "*" => std::mem::swap(&mut left, &mut other),
+                _ => left = left.typed(),
+            }
+        }
         let tighter = if binding == Binding::Sum { Binding::Product } else { Binding::Sign };
-        let (left, right) = (self.at_least(binding), other.at_least(tighter));
+        let (left, right) = (left.at_least(binding), other.at_least(tighter));
         let pieces = [left.pieces, vec![Piece::Text(format!(" {sign} "))], right.pieces].concat();
         Code { pieces, binding, opposite: None }
     }
@@ -602,6 +611,23 @@ impl Code {
         let operand = self.clone().at_least(Binding::Sign);
         let pieces = [vec![Piece::Text(sign.to_owned())], operand.pieces].concat();
         Code { pieces, binding: Binding::Sign, opposite: Some(Box::new(self)) }
+    }
+
+    fn is_number(&self) -> bool {
+        matches!(self.pieces.as_slice(), [Piece::Text(_)])
+    }
+
+    /// A number whose type is in its text.
+    fn typed(mut self) -> Code {
+        for piece in &mut self.pieces {
+            if let Piece::Text(text) = piece
+                && text.ends_with(|char: char| char.is_ascii_digit())
+                && !text.contains("::")
+            {
+                text.push_str("_f64");
+            }
+        }
+        self
     }
 
     /// In brackets if its parts do not hold together that strongly.
