@@ -354,3 +354,46 @@ fn bad_shapes_of_bench_and_plans_are_explained() {
         assert!(messages.contains(message), "{arguments:?}: {messages}");
     }
 }
+
+#[test]
+fn a_layer_is_emitted_for_every_target_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("new").to_str().unwrap().to_owned();
+    for (target, file) in
+        [("rust", "evonorm_s0.rs"), ("pytorch", "evonorm_s0.py"), ("jax", "evonorm_s0.py"), ("onnx", "evonorm_s0.onnx")]
+    {
+        let (code, output, messages) =
+            run(&["emit", "evonorm_s0", "--target", target, "--channels", "8", "--out", &out]);
+        assert_eq!(code, 0, "{target}: {messages}");
+        assert!(output.contains(file), "{target}: {output}");
+        assert!(std::fs::metadata(format!("{out}/{file}")).unwrap().len() > 500);
+    }
+    let model = format!("{out}/evonorm_s0.onnx");
+    let weights = format!("{out}/weights.safetensors");
+    let (code, formula, messages) = run(&["import", &model, "--weights", &weights]);
+    assert_eq!(code, 0, "{messages}");
+    let read = format!("{out}/read.nact");
+    std::fs::write(&read, &formula).unwrap();
+    let (code, output, _) = run(&["equiv", &read, "evonorm_s0", "--set", "groups=8"]);
+    assert_eq!(code, 0, "{output}\n{formula}");
+}
+
+#[test]
+fn what_cannot_be_emitted_or_imported_is_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    std::fs::write(path("match.nact"), "layer match(x) { x * 2 }").unwrap();
+    std::fs::write(path("cut.onnx"), [8, 7, 58, 120]).unwrap();
+    let (keyword, out, cut) = (path("match.nact"), path("out"), path("cut.onnx"));
+    for (arguments, message) in [
+        (vec!["emit", &keyword, "--target", "rust", "--out", &out], "the layer `match` cannot be called so"),
+        (vec!["emit", "bn_relu", "--target", "onnx", "--out", &out], "not known for how many channels"),
+        (vec!["emit", "bn_relu", "--target", "onnx", "--out", &out, "--weights", &cut], "not a safetensors file"),
+        (vec!["import", &cut], "is not a layer"),
+    ] {
+        let (code, output, messages) = run(&arguments);
+        assert_eq!((code, output.as_str()), (2, ""), "{arguments:?}: {messages}");
+        assert!(messages.contains(message), "{arguments:?}: {messages}");
+        assert!(!std::path::Path::new(&out).exists(), "nothing is written");
+    }
+}

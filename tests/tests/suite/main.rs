@@ -6,6 +6,7 @@ mod canon;
 mod cases;
 mod cli;
 mod documentation;
+mod emitted;
 mod equality;
 mod examples;
 mod hostile;

@@ -19,9 +19,7 @@ impl RmsNormConfig {
     pub fn init(&self, device: &Device) -> RmsNorm {
         let channels = self.channels;
         assert!(channels > 0, "the layer has no channels");
-        RmsNorm {
-            gamma: Param::from_tensor(Tensor::ones([channels], device)),
-        }
+        RmsNorm { gamma: Param::from_tensor(Tensor::ones([channels], device)) }
     }
 }
 
