@@ -14,6 +14,6 @@ mod rust;
 mod text;
 
 pub use dot::dot;
-pub use emit::{EmitError, EmittedFile, Options, Target, emit};
+pub use emit::{EmitError, EmittedFile, Options, Target, emit, type_name};
 pub use listing::listing;
 pub use rust::burn_module;

@@ -71,13 +71,35 @@ fn names_that_rust_cannot_have_are_refused() {
         expected.assert_eq(&error.to_string());
     };
     let plain = "layer plain(x) { x * sigmoid(x) }";
-    check("match", plain, expect!["the layer `match` cannot be called so in Rust, where that is a word of the language"]);
-    check("tensor", plain, expect!["the layer `Tensor` cannot be called so in Rust, where that is a word of the language"]);
-    check("_1", plain, expect!["the layer `1` cannot be called so in Rust: a name is ASCII letters, digits and underscores"]);
+    check(
+        "match",
+        plain,
+        expect!["the layer `match` cannot be called so in Rust, where that is a word of the language"],
+    );
+    check(
+        "tensor",
+        plain,
+        expect!["the layer `Tensor` cannot be called so in Rust, where that is a word of the language"],
+    );
+    check(
+        "_1",
+        plain,
+        expect!["the layer `1` cannot be called so in Rust: a name is ASCII letters, digits and underscores"],
+    );
     let keyword = "layer plain(x) { param type = 1  x * type }";
-    check("plain", keyword, expect!["the parameter `type` cannot be called so in Rust, where that is a word of the language"]);
+    check(
+        "plain",
+        keyword,
+        expect!["the parameter `type` cannot be called so in Rust, where that is a word of the language"],
+    );
     let derived = "layer plain(x) { param device = 1  x * device }";
-    check("plain", derived, expect!["the parameter `device` cannot be called so in Burn's `derive(Module)`, where that is a word of the language"]);
+    check(
+        "plain",
+        derived,
+        expect![
+            "the parameter `device` cannot be called so in Burn's `derive(Module)`, where that is a word of the language"
+        ],
+    );
 }
 
 #[test]

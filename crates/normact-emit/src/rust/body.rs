@@ -129,7 +129,8 @@ impl<'a> Body<'a> {
             let training = format!("let training = {x}.device().is_autodiff() && self.{flag}.is_enabled();");
             body.lines.push(Line::Fixed(training));
         }
-        let read: Vec<_> = body.params.iter().enumerate().filter_map(|(index, param)| Some((index, (*param)?))).collect();
+        let read: Vec<_> =
+            body.params.iter().enumerate().filter_map(|(index, param)| Some((index, (*param)?))).collect();
         for (index, variable) in read {
             body.call(Helper::AlongChannels);
             let along_channels = format!("along_channels(self.{}.val(), &", fields.params[index]);
@@ -306,7 +307,7 @@ impl<'a> Body<'a> {
     fn group_mean(&mut self, groups: Groups, operand: Code) -> Code {
         let Grouping(groups) = self.fields.grouping(groups);
         self.call(Helper::GroupMean);
-        Code::call(Helper::GroupMean.name(), [operand, Code::term(vec![Piece::Text(groups)])])
+        Code::call(Helper::GroupMean.name(), [operand, Code::number(&groups)])
     }
 
     fn helper(&mut self, helper: Helper, operand: Code) -> Code {
@@ -337,6 +338,10 @@ impl<'a> Body<'a> {
                 (Prim::Max, Term::Code(x), Term::Number(number)) | (Prim::Max, Term::Number(number), Term::Code(x)) => {
                     Term::Code(self.max_scalar(x, number, limit))
                 }
+                (Prim::Div, Term::Code(a), Term::Number(b)) => {
+                    let b = self.reciprocal(b);
+                    self.binary(Prim::Mul, a, b, limit)
+                }
                 (prim, a, b) => {
                     let (a, b) = (self.operand(a), self.operand(b));
                     self.binary(prim, a, b, limit)
@@ -354,9 +359,17 @@ impl<'a> Body<'a> {
     }
 
     fn number(&mut self, value: f64) -> Code {
-        let literal = |value| Code::term(vec![Piece::Text(number(value))]);
+        let literal = |value| Code::number(&number(value));
         self.names_constants |= number(value).contains(PATH);
         Code { opposite: (value < 0.0).then(|| Box::new(literal(-value))), ..literal(value) }
+    }
+
+    /// One over a number. Burn takes the gradient of a division by a number in f32 alone, that of a product
+    /// in the format of the tensor.
+    fn reciprocal(&mut self, value: f64) -> Code {
+        let (reciprocal, number) = (1.0 / value, self.number(value));
+        let is_exact = reciprocal.is_finite() && reciprocal.abs().log2().fract() == 0.0;
+        if is_exact { self.number(reciprocal) } else { Code::number("1.0").infix("/", number, Binding::Product) }
     }
 
     fn root(&mut self, average: Code, eps: f64, limit: usize) -> Term {
@@ -481,7 +494,9 @@ impl<'a> Body<'a> {
         let mut live = BTreeSet::new();
         let mut written: Vec<Vec<(usize, String)>> = vec![];
         let is_result = |line: usize, variable: Variable| match self.lines.get(line + 1) {
-            Some(Line::Result(code)) => line + 2 == self.lines.len() && code.variables() == [variable] && code.is_atom(),
+            Some(Line::Result(code)) => {
+                line + 2 == self.lines.len() && code.variables() == [variable] && code.is_atom()
+            }
             _ => false,
         };
         let mut tail = None;
@@ -571,6 +586,10 @@ impl Code {
         Code { pieces, binding: Binding::Term, opposite: None }
     }
 
+    fn number(text: &str) -> Code {
+        Code::term(vec![Piece::Text(text.to_owned())])
+    }
+
     fn call<const N: usize>(name: &str, operands: [Code; N]) -> Code {
         let mut pieces = vec![Piece::Text(format!("{name}("))];
         for (number, operand) in operands.into_iter().enumerate() {
@@ -588,8 +607,17 @@ impl Code {
     }
 
     fn infix(self, sign: &str, other: Code, binding: Binding) -> Code {
+        // Burn has these operations for numbers of several types on the left, so a number is better on
+        // the right, or says its type.
+        let (mut left, mut other) = (self, other);
+        if left.is_number() && !other.is_number() {
+            match sign {
+                "+" | "*" => std::mem::swap(&mut left, &mut other),
+                _ => left = left.typed(),
+            }
+        }
         let tighter = if binding == Binding::Sum { Binding::Product } else { Binding::Sign };
-        let (left, right) = (self.at_least(binding), other.at_least(tighter));
+        let (left, right) = (left.at_least(binding), other.at_least(tighter));
         let pieces = [left.pieces, vec![Piece::Text(format!(" {sign} "))], right.pieces].concat();
         Code { pieces, binding, opposite: None }
     }
@@ -599,6 +627,23 @@ impl Code {
         let operand = self.clone().at_least(Binding::Sign);
         let pieces = [vec![Piece::Text(sign.to_owned())], operand.pieces].concat();
         Code { pieces, binding: Binding::Sign, opposite: Some(Box::new(self)) }
+    }
+
+    fn is_number(&self) -> bool {
+        matches!(self.pieces.as_slice(), [Piece::Text(_)])
+    }
+
+    /// A number whose type is in its text.
+    fn typed(mut self) -> Code {
+        for piece in &mut self.pieces {
+            if let Piece::Text(text) = piece
+                && text.ends_with(|char: char| char.is_ascii_digit())
+                && !text.contains("::")
+            {
+                text.push_str("_f64");
+            }
+        }
+        self
     }
 
     /// In brackets if its parts do not hold together that strongly.

@@ -56,7 +56,8 @@ impl Helper {
 
     /// What it is called.
     pub(super) fn name(self) -> &'static str {
-        let (_, from) = self.text().split_once("\nfn ").unwrap_or_else(|| unreachable!("each is a documented function"));
+        let (_, from) =
+            self.text().split_once("\nfn ").unwrap_or_else(|| unreachable!("each is a documented function"));
         from.split_once('(').map_or(from, |(name, _)| name)
     }
 

@@ -50,9 +50,6 @@ mod tests {
     #[test]
     fn numbers_are_literals_or_constants_of_the_standard_library() {
         let written = [0.0, -2.0, 1e-5, 1e300, 0.5, f64::sqrt(2.0), -f64::INFINITY, f64::NAN].map(number);
-        assert_eq!(
-            written,
-            ["0.0", "-2.0", "1e-5", "1e300", "0.5", "consts::SQRT_2", "-f64::INFINITY", "f64::NAN"]
-        );
+        assert_eq!(written, ["0.0", "-2.0", "1e-5", "1e300", "0.5", "consts::SQRT_2", "-f64::INFINITY", "f64::NAN"]);
     }
 }

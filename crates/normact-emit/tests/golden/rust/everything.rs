@@ -143,8 +143,8 @@ impl Everything {
         let t5 = signed_log((var_batch + 1e-5).sqrt()) + t4;
         let t6 = var_group_2 / sqrt(var_group_3);
         let t7 = signed_sqrt((var_group + 1e-5).sqrt() + t6);
-        let t8 = t7 * (t5 / consts::SQRT_2).erf();
-        let t9 = t8 + 2.0 * (-square(t1)).exp();
+        let t8 = t7 * (t5 * (1.0 / consts::SQRT_2)).erf();
+        let t9 = t8 + (-square(t1)).exp() * 2.0;
         t9 - x
     }
 }

@@ -78,9 +78,9 @@ impl LnGeluTanh {
         let var_layer = layer_mean(square(deviation));
         let t1 = (x - mean_layer) / (var_layer + 1e-5).sqrt();
         let t2 = t1 * gamma + beta;
-        let t3 = 0.7978845608028654 * (t2.clone() + 0.044715 * t2.clone() * square(t2.clone()));
-        let t4 = 1.0 + tanh(t3);
-        0.5 * t2 * t4
+        let t3 = (t2.clone() + t2.clone() * 0.044715 * square(t2.clone())) * 0.7978845608028654;
+        let t4 = tanh(t3) + 1.0;
+        t2 * 0.5 * t4
     }
 }
 
