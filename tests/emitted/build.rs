@@ -14,6 +14,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=src/layers.rs");
     println!("cargo::rerun-if-changed=../../grammar/layers");
+    println!("cargo::rerun-if-changed=layers/everything.nact");
     let folder = env::var("OUT_DIR").expect("cargo sets it");
     let folder = Path::new(&folder);
     let (mut modules, mut list, mut stored) = (String::new(), String::new(), String::new());
@@ -30,7 +31,11 @@ fn main() {
         let params: Vec<_> = layer.dag.params().iter().map(|param| param.name.as_str()).collect();
         let buffers = Buffers::of(&layer.dag);
         let running: Vec<_> = buffers.list().iter().map(|buffer| buffer.name.as_str()).collect();
-        let flag = if running.is_empty() { "" } else { "training" };
+        let flag = match (running.is_empty(), params.contains(&"training")) {
+            (true, _) => "",
+            (false, false) => "training",
+            (false, true) => "training_2",
+        };
         let (params, running) = (params.join(" "), running.join(" "));
         let idents = format!("{name} {class} {class}Config");
         writeln!(list, "    {idents} {rank} [{params}] [{running}] [{flag}];").expect("a string grows");

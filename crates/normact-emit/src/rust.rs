@@ -3,7 +3,7 @@
 //!
 //! The file is laid out as rustfmt with its default settings leaves it. Nothing is ever broken over
 //! lines: a part of an expression that is too long for a line gets a name (see `body`). Names of more
-//! than some forty characters are beyond that.
+//! than thirty characters are beyond that.
 //!
 //! Parameters and running averages are fields under their names in the formula. Burn's stores and
 //! records know fields by name, so they load what normact's own module saved without any code in the file.

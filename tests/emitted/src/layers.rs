@@ -22,7 +22,7 @@ pub(crate) struct Case {
     pub(crate) rank: usize,
 }
 
-/// The built-in layers, then random ones of the search space and of the whole language.
+/// The built-in layers, one with everything, and random ones of the search space and the whole language.
 pub(crate) fn cases() -> Vec<Case> {
     let spaces = [("evonorm", Space::evonorm()), ("language", Space::language())];
     let drawn = spaces.into_iter().flat_map(|(space_name, space)| {
@@ -31,7 +31,8 @@ pub(crate) fn cases() -> Vec<Case> {
             Case { name: format!("{space_name}_{seed}"), layer, source: None, rank: 2 + (seed % 4) as usize }
         })
     });
-    built_in().into_iter().chain(drawn).collect()
+    let everything = from_file(&Path::new(env!("CARGO_MANIFEST_DIR")).join("layers/everything.nact"));
+    built_in().into_iter().chain([Case { source: None, ..everything }]).chain(drawn).collect()
 }
 
 fn built_in() -> Vec<Case> {
@@ -41,11 +42,12 @@ fn built_in() -> Vec<Case> {
         .map(|file| file.expect("the folder can be read").path())
         .collect();
     paths.sort();
-    let case = |path: &Path| {
-        let text = fs::read_to_string(path).expect("a layer is text");
-        let analysis = compile(&Source::new("layer.nact", text.as_str()), &Overrides::none());
-        let layer = analysis.layers[0].layer.clone();
-        Case { name: layer.name.clone(), layer, source: Some(text), rank: 4 }
-    };
-    paths.iter().map(|path| case(path)).collect()
+    paths.iter().map(|path| from_file(path)).collect()
+}
+
+fn from_file(path: &Path) -> Case {
+    let text = fs::read_to_string(path).expect("a layer is text");
+    let analysis = compile(&Source::new("layer.nact", text.as_str()), &Overrides::none());
+    let layer = analysis.layers[0].layer.clone();
+    Case { name: layer.name.clone(), layer, source: Some(text), rank: 4 }
 }

@@ -505,7 +505,12 @@ impl<'a> Body<'a> {
                 Line::Comment(text) => vec![(0, (*text).to_owned())],
                 Line::Fixed(text) => vec![(0, text.clone())],
                 Line::Let(variable, code) => {
-                    vec![(0, format!("let {} = {};", self.variables[variable.0], self.write(code, &mut live)))]
+                    let (name, value) = (&self.variables[variable.0], self.write(code, &mut live));
+                    let line = format!("let {name} = {value};");
+                    match INDENT + line.len() <= LINE {
+                        true => vec![(0, line)],
+                        false => vec![(0, format!("let {name} =")), (1, format!("{value};"))],
+                    }
                 }
                 Line::Tracked(tracked) => self.tracked(tracked, tail == Some(tracked.variable), &mut live),
                 Line::Result(code) => match index.checked_sub(1).map(|before| &self.lines[before]) {
@@ -587,7 +592,8 @@ impl Code {
     }
 
     fn number(text: &str) -> Code {
-        Code::term(vec![Piece::Text(text.to_owned())])
+        let binding = if text.contains('/') { Binding::Product } else { Binding::Term };
+        Code { pieces: vec![Piece::Text(text.to_owned())], binding, opposite: None }
     }
 
     fn call<const N: usize>(name: &str, operands: [Code; N]) -> Code {
