@@ -194,10 +194,15 @@ impl Names {
             }
             names.push(name);
         }
-        let class: String = layer.name.split('_').map(capitalized).collect();
+        let class = type_name(&layer.name);
         check(&class, "layer")?;
         Ok(Self { class, function: layer.name.clone() })
     }
+}
+
+/// A layer's name as that of a type: `EvonormS0` for `evonorm_s0`.
+pub fn type_name(layer: &str) -> String {
+    layer.split('_').map(capitalized).collect()
 }
 
 fn capitalized(word: &str) -> String {

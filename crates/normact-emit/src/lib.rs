@@ -20,7 +20,7 @@ mod svg;
 mod text;
 
 pub use dot::dot;
-pub use emit::{EmitError, EmittedFile, Options, Target, emit};
+pub use emit::{EmitError, EmittedFile, Options, Target, emit, type_name};
 pub use latex::latex;
 pub use listing::listing;
 pub use mermaid::mermaid;

@@ -3,7 +3,7 @@
 //!
 //! The file is laid out as rustfmt with its default settings leaves it. Nothing is ever broken over
 //! lines: a part of an expression that is too long for a line gets a name (see `body`). Names of more
-//! than some forty characters are beyond that.
+//! than thirty characters are beyond that.
 //!
 //! Parameters and running averages are fields under their names in the formula. Burn's stores and
 //! records know fields by name, so they load what normact's own module saved without any code in the file.
@@ -24,86 +24,32 @@ use number::number;
 
 const RUST: &str = "Rust";
 
-/// Words of the language, and the types that the file and Burn's derives name.
-const WORDS: &[&str] = &[
-    "_",
-    "Self",
-    "abstract",
-    "as",
-    "async",
-    "await",
-    "become",
-    "box",
-    "break",
-    "const",
-    "continue",
-    "crate",
-    "do",
-    "dyn",
-    "else",
-    "enum",
-    "extern",
-    "false",
-    "final",
-    "fn",
-    "for",
-    "gen",
-    "if",
-    "impl",
-    "in",
-    "let",
-    "loop",
-    "macro",
-    "match",
-    "mod",
-    "move",
-    "mut",
-    "override",
-    "priv",
-    "pub",
-    "ref",
-    "return",
-    "self",
-    "static",
-    "struct",
-    "super",
-    "trait",
-    "true",
-    "try",
-    "type",
-    "typeof",
-    "unsafe",
-    "unsized",
-    "use",
-    "virtual",
-    "where",
-    "while",
-    "yield",
-    "Clone",
-    "Config",
-    "DType",
-    "Debug",
-    "Device",
-    "Err",
-    "Flag",
-    "Module",
-    "None",
-    "Ok",
-    "Option",
-    "Param",
-    "Result",
-    "RunningState",
-    "Some",
-    "String",
-    "Tensor",
-    "Vec",
+/// Words of the language.
+const KEYWORDS: &[&str] = &[
+    "_", "Self", "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do",
+    "dyn", "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro",
+    "match", "mod", "move", "mut", "override", "priv", "pub", "ref", "return", "self", "static", "struct", "super",
+    "trait", "true", "try", "type", "typeof", "unsafe", "unsized", "use", "virtual", "where", "while", "yield",
 ];
+
+/// Types that the file and Burn's derives name.
+const TYPES: &[&str] = &[
+    "Clone", "Config", "DType", "Debug", "Device", "Err", "Flag", "Module", "None", "Ok", "Option", "Param", "Result",
+    "Some", "String", "Tensor", "Vec", RUNNING,
+];
+
+const RUNNING: &str = "RunningState";
+
+/// Words that are no names here.
+fn words() -> Vec<&'static str> {
+    [KEYWORDS, TYPES].concat()
+}
 
 /// Variables of the functions that `#[derive(Module)]` writes, which no field can share.
 const DERIVE_WORDS: &[&str] = &["device", "mapper"];
 
 pub(crate) fn emit(layer: &Layer, options: &Options) -> Result<Vec<EmittedFile>, EmitError> {
-    let names = Names::new(layer, WORDS, RUST)?;
+    let names = Names::new(layer, &words(), RUST)?;
     let items = burn_module(layer, &names.class, options.source.as_deref())?;
     let text = format!("// The layer `{}` as a module for Burn 0.22, written by normact.\n\n{items}", layer.name);
     Ok(vec![EmittedFile { name: format!("{}.rs", names.function), bytes: text.into_bytes() }])
@@ -115,8 +61,8 @@ pub(crate) fn emit(layer: &Layer, options: &Options) -> Result<Vec<EmittedFile>,
 /// # Errors
 /// A name of the layer cannot be one in Rust.
 pub fn burn_module(layer: &Layer, name: &str, source: Option<&str>) -> Result<String, EmitError> {
-    Names::new(layer, WORDS, RUST)?;
-    if WORDS.contains(&name) {
+    Names::new(layer, &words(), RUST)?;
+    if words().contains(&name) {
         return Err(EmitError::Keyword { name: name.to_owned(), what: "layer", target: RUST });
     }
     let params = layer.dag.params();
@@ -319,7 +265,7 @@ impl File {
         self.line(0, "use burn::config::Config;");
         let training = fields.training.is_some();
         let of_module = [(training, "Flag"), (true, "Module"), (has_params || training, "Param")];
-        let of_module = of_module.into_iter().chain([(training, "RunningState")]);
+        let of_module = of_module.into_iter().chain([(training, RUNNING)]);
         let of_module: Vec<&str> = of_module.filter_map(|(used, name)| used.then_some(name)).collect();
         self.line(
             0,

@@ -22,20 +22,9 @@ fn the_built_in_layers_read_well() {
 
 #[test]
 fn a_layer_with_everything_reads_well() {
-    let text = "\
-// Groupings, trainable numbers, unbiased and numbered running averages, names that Rust code uses.
-layer everything(input, groups = 8, running = unbiased, momentum = 0.01) {
-    param x: scalar = 0.5
-    param update = 1
-    param training = 0
-
-    let z = max(input, x) * update + training
-    let a = std[group](z) + var[group(4)](z) / std[group](z, groups = 2, eps = 0)
-    let b = log(std[batch](z)) - rms[all](abs(z)) * tanh(mean[batch](sign(input)))
-    sqrt(a) * erf(b / sqrt(2)) + 2 * exp(-square(z)) - mean[batch](x)
-}
-";
-    expect_file![golden("everything")].assert_eq(&emitted(&layer(text), Some(text.to_owned())));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/emitted/layers/everything.nact");
+    let text = fs::read_to_string(file).expect("the layer is there");
+    expect_file![golden("everything")].assert_eq(&emitted(&layer(&text), Some(text)));
 }
 
 /// Layouts with the defaults of the current style edition and of the first one.
@@ -52,6 +41,13 @@ fn rustfmt_leaves_every_file_as_it_is() {
         fs::write(&file, emitted(&layer, None)).expect("the folder can be written");
         files.push(file);
     }
+    let long = "a".repeat(30);
+    let text = format!(
+        "layer {long}(x) {{ param {long} = 0  let z = max(x, {long}) * {long} / std[batch](x * {long}) z * tanh(z) }}"
+    );
+    let file = folder.path().join("long.rs");
+    fs::write(&file, emitted(&layer(&text), Some(text))).expect("the folder can be written");
+    files.push(file);
     for style in ["2015", "2024"] {
         let mut rustfmt = Command::new("rustfmt");
         rustfmt.args(["--check", "--edition", "2024", "--style-edition", style]).args(&files);

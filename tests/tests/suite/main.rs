@@ -6,7 +6,6 @@ mod canon;
 mod cases;
 mod cli;
 mod documentation;
-mod emitted;
 mod equality;
 mod examples;
 mod hostile;

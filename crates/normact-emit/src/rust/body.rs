@@ -307,7 +307,7 @@ impl<'a> Body<'a> {
     fn group_mean(&mut self, groups: Groups, operand: Code) -> Code {
         let Grouping(groups) = self.fields.grouping(groups);
         self.call(Helper::GroupMean);
-        Code::call(Helper::GroupMean.name(), [operand, Code::term(vec![Piece::Text(groups)])])
+        Code::call(Helper::GroupMean.name(), [operand, Code::number(&groups)])
     }
 
     fn helper(&mut self, helper: Helper, operand: Code) -> Code {
@@ -338,6 +338,10 @@ impl<'a> Body<'a> {
                 (Prim::Max, Term::Code(x), Term::Number(number)) | (Prim::Max, Term::Number(number), Term::Code(x)) => {
                     Term::Code(self.max_scalar(x, number, limit))
                 }
+                (Prim::Div, Term::Code(a), Term::Number(b)) => {
+                    let b = self.reciprocal(b);
+                    self.binary(Prim::Mul, a, b, limit)
+                }
                 (prim, a, b) => {
                     let (a, b) = (self.operand(a), self.operand(b));
                     self.binary(prim, a, b, limit)
@@ -355,9 +359,17 @@ impl<'a> Body<'a> {
     }
 
     fn number(&mut self, value: f64) -> Code {
-        let literal = |value| Code::term(vec![Piece::Text(number(value))]);
+        let literal = |value| Code::number(&number(value));
         self.names_constants |= number(value).contains(PATH);
         Code { opposite: (value < 0.0).then(|| Box::new(literal(-value))), ..literal(value) }
+    }
+
+    /// One over a number. Burn takes the gradient of a division by a number in f32 alone, that of a product
+    /// in the format of the tensor.
+    fn reciprocal(&mut self, value: f64) -> Code {
+        let (reciprocal, number) = (1.0 / value, self.number(value));
+        let is_exact = reciprocal.is_finite() && reciprocal.abs().log2().fract() == 0.0;
+        if is_exact { self.number(reciprocal) } else { Code::number("1.0").infix("/", number, Binding::Product) }
     }
 
     fn root(&mut self, average: Code, eps: f64, limit: usize) -> Term {
@@ -493,7 +505,12 @@ impl<'a> Body<'a> {
                 Line::Comment(text) => vec![(0, (*text).to_owned())],
                 Line::Fixed(text) => vec![(0, text.clone())],
                 Line::Let(variable, code) => {
-                    vec![(0, format!("let {} = {};", self.variables[variable.0], self.write(code, &mut live)))]
+                    let (name, value) = (&self.variables[variable.0], self.write(code, &mut live));
+                    let line = format!("let {name} = {value};");
+                    match INDENT + line.len() <= LINE {
+                        true => vec![(0, line)],
+                        false => vec![(0, format!("let {name} =")), (1, format!("{value};"))],
+                    }
                 }
                 Line::Tracked(tracked) => self.tracked(tracked, tail == Some(tracked.variable), &mut live),
                 Line::Result(code) => match index.checked_sub(1).map(|before| &self.lines[before]) {
@@ -574,6 +591,11 @@ impl Code {
         Code { pieces, binding: Binding::Term, opposite: None }
     }
 
+    fn number(text: &str) -> Code {
+        let binding = if text.contains('/') { Binding::Product } else { Binding::Term };
+        Code { pieces: vec![Piece::Text(text.to_owned())], binding, opposite: None }
+    }
+
     fn call<const N: usize>(name: &str, operands: [Code; N]) -> Code {
         let mut pieces = vec![Piece::Text(format!("{name}("))];
         for (number, operand) in operands.into_iter().enumerate() {
@@ -594,7 +616,7 @@ impl Code {
         // Burn has these operations for numbers of several types on the left, so a number is better on
         // the right, or says its type.
         let (mut left, mut other) = (self, other);
-        if left.is_number() {
+        if left.is_number() && !other.is_number() {
             match sign {
                 "+" | "*" => std::mem::swap(&mut left, &mut other),
                 _ => left = left.typed(),

@@ -149,9 +149,9 @@ fn layer_mean(x: Tensor<3>) -> Tensor<3> {
 /// The mean over positions and the channels of a group, in the place of each of these channels.
 fn group_mean(x: Tensor<3>, groups: usize) -> Tensor<3> {
     let [samples, channels, _] = x.dims();
-    let by_group = [samples * groups, channels / groups];
-    let means = x.mean_dim(2).reshape(by_group).mean_dim(1);
-    means.expand(by_group).reshape([samples, channels, 1])
+    let (rows, size) = (samples * groups, channels / groups);
+    let means = x.mean_dim(2).reshape([rows, size]).mean_dim(1);
+    means.expand([rows, size]).reshape([samples, channels, 1])
 }
 "
             }

@@ -16,13 +16,13 @@ impl EverythingConfig {
     /// The layer with its parameters and running averages at their initial values.
     ///
     /// # Panics
-    /// There are no channels, or 4 does not divide their number.
+    /// There are no channels, or 2 does not divide their number.
     pub fn init(&self, device: &Device) -> Everything {
         let channels = self.channels;
         assert!(channels > 0, "the layer has no channels");
         assert!(
-            channels.is_multiple_of(4),
-            "group(4) does not divide {channels} channels"
+            channels.is_multiple_of(2),
+            "group(2) does not divide {channels} channels"
         );
         Everything {
             x: Param::from_tensor(Tensor::full([1], 0.5, device)),
@@ -33,7 +33,7 @@ impl EverythingConfig {
             running_mean: RunningState::new(Tensor::zeros([channels], device)),
             training_2: Param::from_bool(true),
             groups: group_count(channels, 8),
-            groups_2: group_count(channels, 2),
+            groups_2: group_count(channels, 3),
         }
     }
 }
@@ -48,9 +48,9 @@ impl EverythingConfig {
 ///     param training = 0
 ///
 ///     let z = max(input, x) * update + training
-///     let a = std[group](z) + var[group(4)](z) / std[group](z, groups = 2, eps = 0)
+///     let a = std[group](z) + var[group(2)](z) / std[group](z, groups = 3, eps = 0)
 ///     let b = log(std[batch](z)) - rms[all](abs(z)) * tanh(mean[batch](sign(input)))
-///     sqrt(a) * erf(b / sqrt(2)) + 2 * exp(-square(z)) - mean[batch](x)
+///     sqrt(a) * erf(b / sqrt(2)) + 3.14159 * exp(-square(z / 3)) - mean[batch](x)
 /// }
 /// ```
 ///
@@ -76,7 +76,7 @@ pub struct Everything {
     pub training_2: Param<Flag>,
     /// The number of groups: at most 8, and a divisor of the channels.
     pub groups: usize,
-    /// The number of groups: at most 2, and a divisor of the channels.
+    /// The number of groups: at most 3, and a divisor of the channels.
     pub groups_2: usize,
 }
 
@@ -109,8 +109,8 @@ impl Everything {
         // Deviations sum to 0: no gradient flows through their mean.
         let deviation = t1.clone() - group_mean(t1.clone(), self.groups).detach();
         let var_group = group_mean(square(deviation), self.groups);
-        let deviation = t1.clone() - group_mean(t1.clone(), 4).detach();
-        let var_group_2 = group_mean(square(deviation), 4);
+        let deviation = t1.clone() - group_mean(t1.clone(), 2).detach();
+        let var_group_2 = group_mean(square(deviation), 2);
         let deviation = t1.clone() - group_mean(t1.clone(), self.groups_2).detach();
         let var_group_3 = group_mean(square(deviation), self.groups_2);
         let var_batch = if training {
@@ -143,8 +143,8 @@ impl Everything {
         let t5 = signed_log((var_batch + 1e-5).sqrt()) + t4;
         let t6 = var_group_2 / sqrt(var_group_3);
         let t7 = signed_sqrt((var_group + 1e-5).sqrt() + t6);
-        let t8 = t7 * (t5 / consts::SQRT_2).erf();
-        let t9 = t8 + (-square(t1)).exp() * 2.0;
+        let t8 = (-square(t1 * (1.0 / 3.0))).exp() * (314159.0 / 1e5);
+        let t9 = t7 * (t5 * (1.0 / consts::SQRT_2)).erf() + t8;
         t9 - x
     }
 }
@@ -189,9 +189,9 @@ fn batch_mean(x: Tensor<3>) -> Tensor<3> {
 /// The mean over positions and the channels of a group, in the place of each of these channels.
 fn group_mean(x: Tensor<3>, groups: usize) -> Tensor<3> {
     let [samples, channels, _] = x.dims();
-    let by_group = [samples * groups, channels / groups];
-    let means = x.mean_dim(2).reshape(by_group).mean_dim(1);
-    means.expand(by_group).reshape([samples, channels, 1])
+    let (rows, size) = (samples * groups, channels / groups);
+    let means = x.mean_dim(2).reshape([rows, size]).mean_dim(1);
+    means.expand([rows, size]).reshape([samples, channels, 1])
 }
 
 /// The mean over samples, channels and positions.

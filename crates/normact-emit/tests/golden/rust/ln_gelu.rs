@@ -79,7 +79,7 @@ impl LnGelu {
         let var_layer = layer_mean(square(deviation));
         let t1 = (x - mean_layer) / (var_layer + 1e-5).sqrt();
         let t2 = t1 * gamma + beta;
-        t2.clone() * 0.5 * ((t2 / consts::SQRT_2).erf() + 1.0)
+        t2.clone() * 0.5 * ((t2 * (1.0 / consts::SQRT_2)).erf() + 1.0)
     }
 }
 
