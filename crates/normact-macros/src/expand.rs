@@ -194,7 +194,10 @@ fn named(error: &EmitError) -> Option<&str> {
         EmitError::Keyword { name, .. }
         | EmitError::NotAnIdentifier { name, .. }
         | EmitError::Collision { name, .. } => Some(name),
-        EmitError::ChannelsUnknown { .. } | EmitError::Weights(_) | EmitError::Unsupported { .. } => None,
+        EmitError::ChannelsUnknown { .. }
+        | EmitError::Weights(_)
+        | EmitError::Shape(_)
+        | EmitError::Unsupported { .. } => None,
     }
 }
 
