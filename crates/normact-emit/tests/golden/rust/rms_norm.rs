@@ -19,7 +19,9 @@ impl RmsNormConfig {
     pub fn init(&self, device: &Device) -> RmsNorm {
         let channels = self.channels;
         assert!(channels > 0, "the layer has no channels");
-        RmsNorm { gamma: Param::from_tensor(Tensor::ones([channels], device)) }
+        RmsNorm {
+            gamma: Param::from_tensor(Tensor::ones([channels], device)),
+        }
     }
 }
 
