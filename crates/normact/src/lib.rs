@@ -21,6 +21,7 @@ pub mod device;
 mod failure;
 pub mod files;
 pub mod load;
+mod pytorch;
 pub mod train;
 
 pub use compile::{built_in_module, from_text, module, module_from_layer};

@@ -5,6 +5,7 @@
 mod canon;
 mod cases;
 mod cli;
+mod deploy;
 mod documentation;
 mod equality;
 mod examples;

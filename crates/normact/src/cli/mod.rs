@@ -20,6 +20,7 @@ mod show;
 mod simplify;
 mod tensors;
 mod train;
+mod weights;
 
 use std::process::ExitCode;
 
