@@ -151,3 +151,16 @@ fn what_the_readme_shows_of_equality_and_plans_is_what_the_program_says() {
     }
     expect_file![path].assert_eq(&page);
 }
+
+#[test]
+fn what_the_readme_shows_of_other_programs_is_what_they_get() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    assert_eq!(run(&["emit", "gn_silu", "--target", "pytorch", "--out", out]).0, 0);
+    let file = std::fs::read_to_string(folder.path().join("gn_silu.py")).unwrap();
+    let shown = block(&readme, "<!-- emitted -->");
+    assert!(shown.lines().count() > 5 && file.contains(shown), "{file}");
+    let (_, formula, _) = run(&["import", "--from", "pytorch-name", "EvoNorm2dS0(64, group_size=16)"]);
+    assert_eq!(block(&readme, "<!-- import -->"), formula);
+}
