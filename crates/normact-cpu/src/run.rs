@@ -6,6 +6,7 @@
 //! layer normalization), each pass is shared out instead.
 
 use std::cell::Cell;
+use std::ops::Range;
 
 use normact_ir::{Axes, Channels};
 use normact_plan::Sizes;
@@ -121,20 +122,16 @@ pub(crate) fn run(program: &Program, reads: &Reads<'_>, out: Option<Shared<'_>>)
         results[small.result] = small_reduction(small, reads, &results, sizes, whole);
     }
     let kept = program.kept.iter().flat_map(|&number| results[number].values.iter().copied()).collect();
-    let mut steps = vec![];
-    let mut finals = vec![];
-    for last in &program.finals {
-        finals.push(last.as_ref().map(|(value, axes)| {
-            let channels = sizes.slots(*axes)[1];
-            let unit = sizes.channels / channels;
-            (0..channels).map(|channel| value.at(reads, &results, [0, channel * unit, 0], &mut steps)).collect()
-        }));
-    }
-    let broadcast = program.broadcast.as_ref().map(|(value, axes)| {
-        let [samples, channels, _] = sizes.slots(*axes);
-        let slots = (0..samples).flat_map(|sample| (0..channels).map(move |channel| [sample, channel, 0]));
-        slots.map(|index| value.at(reads, &results, index, &mut steps)).collect()
-    });
+    // The slots of a value, a channel from each group of channels that share one.
+    let slots = |value: &SmallValue, axes: Axes, samples: usize| {
+        let channels = sizes.slots(axes)[1];
+        let unit = sizes.channels / channels;
+        let mut values = Vec::with_capacity(samples * channels);
+        value.each(reads, &results, [0..samples, 0..channels, 0..1], unit, |_, value| values.push(value));
+        values
+    };
+    let finals = program.finals.iter().map(|last| last.as_ref().map(|(value, axes)| slots(value, *axes, 1))).collect();
+    let broadcast = program.broadcast.as_ref().map(|(value, axes)| slots(value, *axes, sizes.slots(*axes)[0]));
     Outcome { kept, finals, broadcast }
 }
 
@@ -294,32 +291,63 @@ fn accumulate_small(small: &Small, reads: &Reads<'_>, results: &[Slots], region:
         let start = region.start[axis];
         if varies[axis] { start..region.end[axis] } else { start..start + 1 }
     };
-    let mut values = vec![];
-    for sample in range(0) {
-        for channel in range(1) {
-            for position in range(2) {
-                let index = [sample, channel, position];
-                let value = small.operand.at(reads, results, index, &mut values);
-                let slot = sums.layout.index(index);
-                match sums.kind {
-                    Kind::Sum => sums.first[slot] += value,
-                    Kind::SumOfSquares => sums.first[slot] += value * value,
-                    Kind::Moments => sums.add_moments(slot, 1.0, value, 0.0),
+    let (layout, kind) = (sums.layout, sums.kind);
+    small.operand.each(reads, results, [range(0), range(1), range(2)], 1, |index, value| {
+        let slot = layout.index(index);
+        match kind {
+            Kind::Sum => sums.first[slot] += value,
+            Kind::SumOfSquares => sums.first[slot] += value * value,
+            Kind::Moments => sums.add_moments(slot, 1.0, value, 0.0),
+        }
+    });
+}
+
+/// How many slots are computed together.
+const TOGETHER: usize = 128;
+
+impl SmallValue {
+    /// Computes the slots at all indices in the ranges, every `unit`-th channel, in order, and hands each to `take`. A step is done
+    /// for many slots before the next one, so that finding out what it is costs little.
+    fn each(
+        &self,
+        reads: &Reads<'_>,
+        results: &[Slots],
+        [samples, channels, positions]: [Range<usize>; 3],
+        unit: usize,
+        mut take: impl FnMut([usize; 3], f64),
+    ) {
+        let steps = &self.scalars.steps;
+        let mut columns = vec![0.0; steps.len() * TOGETHER];
+        let mut indices = Vec::with_capacity(TOGETHER);
+        let mut compute = |indices: &mut Vec<[usize; 3]>| {
+            for (number, &step) in steps.iter().enumerate() {
+                let (known, rest) = columns.split_at_mut(number * TOGETHER);
+                let column = |step: usize| Wide::Vector(&known[step * TOGETHER..][..indices.len()]);
+                let into = &mut rest[..indices.len()];
+                match step {
+                    ScalarStep::Constant(value) => into.fill(value),
+                    ScalarStep::Load(array) => {
+                        let slots = reads.slots(results, array);
+                        into.iter_mut().zip(indices.iter()).for_each(|(value, &index)| *value = slots.at(index));
+                    }
+                    ScalarStep::Unary(prim, a) => wide_step(prim, column(a), Wide::Scalar(0.0), into),
+                    ScalarStep::Binary(prim, a, b) => wide_step(prim, column(a), column(b), into),
+                }
+            }
+            let values = &columns[self.root * TOGETHER..];
+            indices.drain(..).zip(values).for_each(|(index, &value)| take(index, value));
+        };
+        for sample in samples {
+            for channel in channels.clone() {
+                for position in positions.clone() {
+                    indices.push([sample, channel * unit, position]);
+                    if indices.len() == TOGETHER {
+                        compute(&mut indices);
+                    }
                 }
             }
         }
-    }
-}
-
-impl SmallValue {
-    /// The value of one slot; `values` is for the steps on the way there.
-    fn at(&self, reads: &Reads<'_>, results: &[Slots], index: [usize; 3], values: &mut Vec<f64>) -> f64 {
-        values.clear();
-        for number in 0..self.scalars.steps.len() {
-            let value = self.scalars.step(number, values, reads, results, index);
-            values.push(value);
-        }
-        values[self.root]
+        compute(&mut indices);
     }
 }
 

@@ -55,7 +55,9 @@ impl Layout {
     #[inline(always)]
     pub(crate) fn index(&self, [sample, channel, position]: [usize; 3]) -> usize {
         let sample = if self.varies[0] { sample - self.origin[0] } else { 0 };
-        let channel = if self.varies[1] { channel / self.group - self.origin[1] } else { 0 };
+        // Most values have single channels, and a division takes longer than all the rest here.
+        let unit = |channel: usize| if self.group == 1 { channel } else { channel / self.group };
+        let channel = if self.varies[1] { unit(channel) - self.origin[1] } else { 0 };
         let position = if self.varies[2] { position - self.origin[2] } else { 0 };
         (sample * self.dims[1] + channel) * self.dims[2] + position
     }
