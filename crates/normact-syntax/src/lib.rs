@@ -15,6 +15,7 @@ pub mod ast;
 mod build;
 mod codes;
 mod diagnostic;
+mod expressions;
 mod findings;
 mod format;
 mod names;
@@ -27,9 +28,9 @@ mod suggest;
 
 use normact_ir::{Layer, NodeId};
 
-pub use build::MAX_OPERATIONS;
 pub use codes::{Code, Severity};
 pub use diagnostic::{Diagnostic, Record, any_error, in_order, record, render};
+pub use expressions::MAX_OPERATIONS;
 pub use findings::shape_diagnostics;
 pub use format::format;
 pub use parse::{MAX_BYTES, MAX_NESTING, Parsed, parse};
