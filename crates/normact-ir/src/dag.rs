@@ -26,7 +26,7 @@ impl NodeId {
         self.0 as usize
     }
 
-    fn at(index: usize) -> Self {
+    pub(crate) fn at(index: usize) -> Self {
         Self(u32::try_from(index).expect("graphs have fewer than 2^32 nodes: Builder::append counts them"))
     }
 
