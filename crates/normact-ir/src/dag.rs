@@ -287,6 +287,11 @@ impl Dag {
         &self.params
     }
 
+    /// The number of each parameter, in the order of declaration.
+    pub fn param_ids(&self) -> impl Iterator<Item = ParamId> + use<> {
+        (0..self.params.len() as u32).map(ParamId)
+    }
+
     /// A parameter by its number.
     pub fn param(&self, id: ParamId) -> &Param {
         &self.params[id.index()]

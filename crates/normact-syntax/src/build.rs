@@ -1,12 +1,12 @@
 //! Syntax tree to graph.
 
 use normact_ir as ir;
-use normact_ir::{Builder, IndexSet, Moment, MomentOp, NodeId, Op, Operands, Prim, Scalar, Tracking};
+use normact_ir::{Builder, IndexSet, MomentOp, NodeId, Op, Operands, Prim, Scalar, Tracking};
 
 use crate::ast::*;
 use crate::codes::Code;
 use crate::diagnostic::Diagnostic;
-use crate::expressions::{Expressions, Meaning, NodeResult, Target, Values};
+use crate::expressions::{Expressions, Meaning, NodeResult, Reducer, Target, Values};
 use crate::names::Library;
 use crate::settings::{InForce, Known, Overrides, SettingValue, literal};
 use crate::source::Span;
@@ -20,6 +20,8 @@ pub(crate) struct Built {
     pub(crate) origins: Vec<Span>,
     /// The settings in force, those the layer declares.
     pub(crate) settings: Vec<(String, SettingValue)>,
+    /// What its moments read.
+    pub(crate) in_force: InForce,
 }
 
 /// Builds a layer whose names have been checked.
@@ -29,7 +31,7 @@ pub(crate) fn build(layer: &Layer, library: &Library<'_>, overrides: &Overrides)
     let mut expressions = Expressions::new(library, in_force, Builder::new());
     let output = output(&mut expressions, layer, &settings).map_err(|diagnostic| vec![*diagnostic])?;
     let Expressions { target, origins, .. } = expressions;
-    Ok(Built { dag: target.finish(output), origins, settings })
+    Ok(Built { dag: target.finish(output), origins, settings, in_force })
 }
 
 /// What moments read: the layer's settings, and before them what the caller says.
@@ -154,7 +156,8 @@ impl Target for Builder {
         self.intern(Op::Prim(prim), operands)
     }
 
-    fn moment(&mut self, moment: Moment, over: IndexSet, in_force: &InForce, x: NodeId) -> NodeId {
+    fn reduce(&mut self, reducer: Reducer, over: IndexSet, in_force: &InForce, x: NodeId) -> NodeId {
+        let Reducer::Moment(moment) = reducer else { unreachable!("sums and counts are refused in layers") };
         let tracking = Tracking { momentum: in_force.momentum, running: in_force.running };
         self.intern(Op::Moment(MomentOp::new(moment, over, in_force.eps, tracking)), Operands::One(x))
     }

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use normact_ir::stated::Statistic;
 use normact_ir::{Groups, IndexSet, Moment, NodeId, Operands, Prim, Scalar};
 
 use crate::ast::*;
@@ -30,7 +31,45 @@ pub(crate) trait Target {
     fn len(&self) -> usize;
     fn constant(&mut self, value: Scalar) -> NodeId;
     fn prim(&mut self, prim: Prim, operands: Operands) -> NodeId;
-    fn moment(&mut self, moment: Moment, over: IndexSet, in_force: &InForce, x: NodeId) -> NodeId;
+    fn reduce(&mut self, reducer: Reducer, over: IndexSet, in_force: &InForce, x: NodeId) -> NodeId;
+}
+
+/// What a call over an index set computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reducer {
+    /// A moment.
+    Moment(Moment),
+    /// A statistic that only gradients have.
+    Own(Statistic),
+}
+
+impl Reducer {
+    /// Of a call whose names have been checked.
+    fn of(call: &Call) -> Option<Self> {
+        let name = call.function.text.as_str();
+        let own = || Statistic::own(name).filter(|_| call.index_set.is_some());
+        Moment::by_name(name).map(Reducer::Moment).or_else(|| own().map(Reducer::Own))
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Reducer::Moment(moment) => moment.name(),
+            Reducer::Own(statistic) => Self::own(statistic).0,
+        }
+    }
+
+    /// What it computes, in Markdown.
+    pub(crate) fn doc(self) -> &'static str {
+        match self {
+            Reducer::Moment(moment) => moment.doc(),
+            Reducer::Own(statistic) => Self::own(statistic).2,
+        }
+    }
+
+    fn own(statistic: Statistic) -> (&'static str, Statistic, &'static str) {
+        let row = Statistic::OWN.into_iter().find(|(_, own, _)| *own == statistic);
+        row.unwrap_or_else(|| unreachable!("a statistic of its own has a name"))
+    }
 }
 
 pub(crate) type Values<'a> = HashMap<&'a str, Meaning>;
@@ -133,9 +172,9 @@ impl<'a, T: Target> Expressions<'a, T> {
             operands.push(self.expr(argument, values)?);
         }
         let name = call.function.text.as_str();
-        if let Some(moment) = Moment::by_name(name) {
+        if let Some(reducer) = Reducer::of(call) {
             let (over, in_force) = self.reading(call);
-            return self.add(span, |target| target.moment(moment, over, &in_force, operands[0]));
+            return self.add(span, |target| target.reduce(reducer, over, &in_force, operands[0]));
         }
         if let Some(prim) = Prim::by_name(name) {
             let operands =
@@ -175,7 +214,7 @@ impl<'a, T: Target> Expressions<'a, T> {
         Ok(result)
     }
 
-    /// What a moment averages over, and the settings it reads.
+    /// What a statistic is over, and the settings it reads.
     fn reading(&self, call: &Call) -> (IndexSet, InForce) {
         let mut in_force = self.in_force;
         for setting in &call.settings {

@@ -24,6 +24,7 @@ mod prelude;
 mod print;
 mod settings;
 mod source;
+mod stated;
 mod suggest;
 
 use normact_ir::{Layer, NodeId};
@@ -38,6 +39,7 @@ pub use prelude::{functions as prelude_functions, source as prelude_source};
 pub use print::print;
 pub use settings::{Known, Overrides, SettingValue};
 pub use source::{Position, Source, Span};
+pub use stated::StatedGradient;
 pub use suggest::nearest;
 
 /// A layer made from a text.
@@ -51,6 +53,8 @@ pub struct Compiled {
     pub settings: Vec<(String, SettingValue)>,
     /// The place of its name.
     pub name_span: Span,
+    /// The gradient that the text states for it.
+    pub gradient: Option<StatedGradient>,
     origins: Vec<Span>,
 }
 
@@ -92,11 +96,21 @@ pub fn compile(source: &Source, overrides: &Overrides) -> Analysis {
         match build::build(layer, &library, overrides) {
             Ok(built) => {
                 diagnostics.extend(findings::diagnostics(layer, &built));
+                let stated = checked.gradients.get(layer.name.text.as_str());
+                let gradient = match stated.map(|gradient| stated::build(gradient, &built, &library)) {
+                    Some(Ok(gradient)) => Some(gradient),
+                    Some(Err(errors)) => {
+                        diagnostics.extend(errors);
+                        None
+                    }
+                    None => None,
+                };
                 compiled.push(Compiled {
                     layer: Layer { name: layer.name.text.clone(), dag: built.dag },
                     doc: doc(source, &parsed.file.comments, layer.span.start),
                     settings: built.settings,
                     name_span: layer.name.span,
+                    gradient,
                     origins: built.origins,
                 });
             }
