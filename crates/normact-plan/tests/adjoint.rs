@@ -74,8 +74,8 @@ fn values_of_groups_have_the_gradients_of_the_evaluator() {
         format!("v * x / {by_group}"),
         format!("x + mean[layer](x * {by_group}) * mean[all](x / {by_group})"),
         format!("v * x * mean[group(3)](x) + w * {by_group}"),
-        format!("w * mean[layer](x) + v * mean[group(2)](x) + mean[all](x)"),
-        format!("x + tanh(w) * mean[batch](mean[group(2)](w * x))"),
+        "w * mean[layer](x) + v * mean[group(2)](x) + mean[all](x)".to_owned(),
+        "x + tanh(w) * mean[batch](mean[group(2)](w * x))".to_owned(),
     ];
     for body in bodies {
         let text = format!("layer l(x) {{ param v: scalar = 1\nparam w = 1\n{body} }}");
