@@ -7,6 +7,9 @@
 //! text --parse--> syntax tree --names--> checked --build--> graph --findings--> diagnostics
 //! ```
 //!
+//! A text may state the gradient of a layer below it; it is built into a program of its own
+//! ([`StatedGradient`]), by what builds the expressions of layers.
+//!
 //! [`print()`] takes a layer back to text, [`format()`] lays a file out. A user's mistake is a
 //! [`Diagnostic`] with a [`Code`] and a place; [`render`] shows it with the line and a caret.
 //! Only this crate knows pest.

@@ -376,7 +376,9 @@ impl<'a> Ctx<'a> {
             self.report(diagnostic);
             return;
         }
-        if !results.known.contains(name.text.as_str()) && !self.said_enough() {
+        // The param itself may be what could not be read.
+        let is_lost = name.text.strip_prefix('d').is_some_and(|of| self.parsed.lost_names.contains(of));
+        if !results.known.contains(name.text.as_str()) && !is_lost && !self.said_enough() {
             let message = format!("`{}` is the gradient of nothing", name.text);
             let all = results.listed.iter().map(String::as_str);
             let otherwise =

@@ -151,7 +151,7 @@ fn syntax_error(text: &str, comments: &[Comment], at: usize, expected: &str) -> 
     }
     let (definition, _) = definition_around(text, comments, at);
     let is_gradient = begins_gradient(&text[definition..]);
-    match advice_on_gradients(found).filter(|_| is_gradient).or_else(|| advice(text, at, found)) {
+    match advice_on_gradients(text, at, found).filter(|_| is_gradient).or_else(|| advice(text, at, found)) {
         Some(advice) => diagnostic.help(advice),
         None => diagnostic,
     }
@@ -206,8 +206,11 @@ fn advice(text: &str, at: usize, found: &str) -> Option<&'static str> {
 }
 
 /// What people hear who write a gradient as if it were a layer.
-fn advice_on_gradients(found: &str) -> Option<&'static str> {
+fn advice_on_gradients(text: &str, at: usize, found: &str) -> Option<&'static str> {
     Some(match found {
+        "=" if text[..at].ends_with(|c: char| c == ' ' || c.is_ascii_alphanumeric() || c == '_') => {
+            "the expression in the line before is not complete"
+        }
         "param" => "a gradient reads the params of its layer; remove the line",
         "}" | "[" | "(" => "each line of a gradient has a name: `let t = ...`, `dx = ...`",
         "" => "a gradient ends with `}`",
@@ -279,7 +282,13 @@ fn blank(readable: &mut String, comments: &[Comment], at: usize) -> Blanked {
         let starts = statement_starts(text, body, close, is_gradient);
         let start = starts.iter().copied().rfind(|start| *start <= at).unwrap_or(body);
         let end = starts.iter().copied().find(|start| *start > at).unwrap_or(close);
-        Span::new(start, end.max(start))
+        // Where the line before is not complete, the name of a result is read as its end.
+        let ends_before = |name: &str| text.get(start + name.len()..at).is_some_and(|gap| gap.trim().is_empty());
+        let is_name = is_gradient && stated_name(&text[start..]).is_some_and(ends_before);
+        match starts.iter().copied().rfind(|before| is_name && *before < start) {
+            Some(before) => Span::new(before, start),
+            None => Span::new(start, end.max(start)),
+        }
     } else {
         Span::new(definition, next_definition)
     };
