@@ -73,6 +73,26 @@ fn built_in_layers_agree_with_the_evaluator() {
     }
 }
 
+/// Values that are the same within groups, in statistics of other axes.
+#[test]
+fn values_of_groups_agree_with_the_evaluator() {
+    for body in [
+        "x * std[group(2)](x) * mean[channel](x)",
+        "x + std[group(2)](x) * mean[batch](std[group(2)](x))",
+        "v * x / std[group(2)](x) + w",
+        "x + mean[layer](x * std[group(2)](x)) * mean[all](x / std[group(3)](x))",
+        "v * x * mean[group(3)](x) + w * std[group(2)](x + w)",
+    ] {
+        let text = format!("layer l(x) {{ param v: scalar = 1\nparam w = 1\n{body} }}");
+        let layer = compile(&Source::new("l.nact", &text), &Overrides::default()).layers.remove(0).layer;
+        for dims in [&[3, 6, 4][..], &[2, 12, 33], &[1, 6, 3, 2]] {
+            println!("{body} {dims:?}");
+            let steady = Case::draw(&layer.dag, &Shape::new(dims).unwrap(), 3).compare(&layer.dag, Mode::Training);
+            assert!(steady > 0.9, "{body} {dims:?}: {steady} steady");
+        }
+    }
+}
+
 #[test]
 fn random_graphs_agree_with_the_evaluator() {
     let shapes: [&[usize]; 6] = [&[3, 6, 4], &[4, 4], &[2, 6, 3, 7], &[1, 8, 5], &[5, 2, 1], &[3, 8, 33, 21]];

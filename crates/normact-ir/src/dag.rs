@@ -26,7 +26,7 @@ impl NodeId {
         self.0 as usize
     }
 
-    fn at(index: usize) -> Self {
+    pub(crate) fn at(index: usize) -> Self {
         Self(u32::try_from(index).expect("graphs have fewer than 2^32 nodes: Builder::append counts them"))
     }
 
@@ -285,6 +285,11 @@ impl Dag {
     /// The parameters, in the order of declaration; some may be unused.
     pub fn params(&self) -> &[Param] {
         &self.params
+    }
+
+    /// The number of each parameter, in the order of declaration.
+    pub fn param_ids(&self) -> impl Iterator<Item = ParamId> + use<> {
+        (0..self.params.len() as u32).map(ParamId)
     }
 
     /// A parameter by its number.

@@ -4,7 +4,7 @@
 //! ([`IndexSet`]), trainable parameters and constants. [`infer`] tells which axes each value varies
 //! along, [`check`] whether a concrete input fits, [`findings`] what is suspicious; [`evaluate`] is
 //! the f64 meaning with its gradient, the yardstick for every back-end; [`json`] is the form other
-//! programs exchange; [`random`] draws graphs.
+//! programs exchange; [`random`] draws graphs; [`stated`] compares a gradient that a text states.
 //!
 //! The crate knows no text, no e-graph and no tensor library.
 
@@ -24,6 +24,7 @@ pub mod random;
 mod reduction;
 mod scalar;
 mod shape;
+pub mod stated;
 pub mod table;
 
 pub use array::Array;

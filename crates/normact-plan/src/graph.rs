@@ -247,7 +247,7 @@ impl Graph {
 
     fn plain(&mut self, prim: Prim, a: ValueId, b: ValueId) -> ValueId {
         let (a, b) = if prim.obeys(normact_ir::Law::Commutative) && b < a { (b, a) } else { (a, b) };
-        let axes = self.axes(a).union(self.axes(b));
+        let axes = by_channel(self.axes(a).union(self.axes(b)));
         self.intern(Expr::Prim(prim, Operands::Two(a, b)), axes)
     }
 
@@ -268,7 +268,9 @@ impl Graph {
             if !rows.positions {
                 let sums = self.reduce(statistic, core, rows);
                 let scaled = self.product(sums, factor);
-                return self.reduce(statistic, scaled, to);
+                let reduced = self.reduce(statistic, scaled, to);
+                let once = self.once(statistic, rows);
+                return self.product(reduced, once);
             }
         }
         self.intern(Expr::Reduce { statistic, operand, to }, to)
@@ -299,19 +301,30 @@ impl Graph {
             target.positions = false;
             of.positions = !axes.positions;
         }
-        if from.channels != to.channels {
-            if axes.channels == Channels::One || axes.channels == to.channels {
-                (of.channels, per.channels) = (from.channels, to.channels);
-            } else {
-                is_reduced = true;
-                target.channels = to.channels;
-                // A reduction counts channels; slots of `from` may be groups of them.
-                (of.channels, per.channels) = (from.channels, Channels::All);
-            }
-        }
+        (of.channels, per.channels) = if axes.channels == Channels::One {
+            (from.channels, to.channels)
+        } else if axes.channels == to.channels || to.channels == Channels::All {
+            // The channels stay as they are, but a reduction along other axes counts each of a group.
+            if is_reduced { (axes.channels, Channels::All) } else { (from.channels, to.channels) }
+        } else {
+            is_reduced = true;
+            target.channels = to.channels;
+            // A reduction counts channels; slots of `from` may be groups of them.
+            (from.channels, Channels::All)
+        };
         let sum = if is_reduced { self.reduce(Statistic::Sum, value, target) } else { value };
         let count = self.count(of, per);
         self.product(sum, count)
+    }
+
+    /// What the reduction of such sums is multiplied with. It counts each sum of a group once for each of
+    /// the group's channels, which makes no difference to a mean.
+    pub(crate) fn once(&mut self, statistic: Statistic, sums: Axes) -> ValueId {
+        if statistic != Statistic::Sum || !matches!(sums.channels, Channels::Groups(_)) {
+            return self.number(Scalar::ONE);
+        }
+        let channels = |channels| Axes { channels, ..Axes::NONE };
+        self.count(channels(sums.channels), channels(Channels::All))
     }
 
     /// How many elements of shape `of` there are for each of shape `per`.
@@ -594,6 +607,12 @@ impl Graph {
 /// constant along the innermost axis.
 pub(crate) fn is_full(axes: Axes) -> bool {
     axes.channels != Channels::One && axes.positions
+}
+
+/// What varies along groups and along positions is taken to vary along channels: no index set reduces a
+/// value to groups at each position.
+fn by_channel(axes: Axes) -> Axes {
+    if axes.positions { one_by_one(axes) } else { axes }
 }
 
 /// The axes of the elements that a reduction of such a value counts.

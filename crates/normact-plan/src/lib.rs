@@ -3,9 +3,9 @@
 //! * [`graph`] is the joint graph of values and adjoints, simplified as it is built;
 //! * [`joint`] makes it from a layer, by reverse accumulation over the table's derivatives;
 //! * [`Plan`] cuts the input into blocks and the work into passes, for every back-end to execute;
-//! * [`gradient_text`] and [`plan_text`] print them.
+//! * [`gradient_text`] prints a gradient as text of the language, [`plan_text`] a plan.
 //!
-//! The crate knows no text and no tensor library.
+//! The crate reads no text and knows no tensor library.
 
 mod adjoint;
 pub mod graph;

@@ -66,9 +66,18 @@ pub(crate) fn nested(joint: Joint) -> Joint {
 
 /// A statistic of slots of shape `to`, from those of shape `fine`.
 fn of_fine(graph: &mut Graph, statistic: Statistic, operand: ValueId, fine: Axes, to: Axes) -> ValueId {
+    let once = graph.once(statistic, fine);
     let mut reduce = |statistic, operand, to| graph.leaf(Expr::Reduce { statistic, operand, to }, to);
     match statistic {
-        Statistic::Sum | Statistic::Mean => {
+        Statistic::Sum => {
+            let parts = reduce(statistic, operand, fine);
+            let sum = reduce(statistic, parts, to);
+            if graph.as_constant(once) == Some(1.0) {
+                return sum;
+            }
+            graph.leaf(Expr::Prim(Prim::Mul, Operands::Two(sum, once)), to)
+        }
+        Statistic::Mean => {
             let parts = reduce(statistic, operand, fine);
             reduce(statistic, parts, to)
         }

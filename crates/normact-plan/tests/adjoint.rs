@@ -63,6 +63,31 @@ fn built_in_layers() -> Vec<Layer> {
     layers.map(|layer| layer.layer).collect()
 }
 
+/// A reduction counts each channel of a group, also where its operand is the same for all of them.
+#[test]
+fn values_of_groups_have_the_gradients_of_the_evaluator() {
+    let by_group = "std[group(2)](x)";
+    let bodies = [
+        format!("x * {by_group} * mean[channel](x)"),
+        format!("x + {by_group} * mean[batch]({by_group})"),
+        format!("x * tanh({by_group} * std[channel](x))"),
+        format!("v * x / {by_group}"),
+        format!("x + mean[layer](x * {by_group}) * mean[all](x / {by_group})"),
+        format!("v * x * mean[group(3)](x) + w * {by_group}"),
+        "w * mean[layer](x) + v * mean[group(2)](x) + mean[all](x)".to_owned(),
+        "x + tanh(w) * mean[batch](mean[group(2)](w * x))".to_owned(),
+    ];
+    for body in bodies {
+        let text = format!("layer l(x) {{ param v: scalar = 1\nparam w = 1\n{body} }}");
+        let layer = compile(&Source::new("l.nact", &text), &Overrides::default()).layers.remove(0).layer;
+        for dims in [&[3, 6, 4][..], &[2, 12], &[1, 6, 3, 2]] {
+            println!("{body} {dims:?}");
+            let steady = Case::draw(&layer.dag, &Shape::new(dims).unwrap(), 3).compare(&layer.dag, Mode::Training);
+            assert!(steady > 0.9, "{steady} steady");
+        }
+    }
+}
+
 #[test]
 fn random_graphs_have_the_gradients_of_the_evaluator() {
     let shapes: [&[usize]; 5] = [&[3, 6, 4], &[4, 4], &[2, 6, 3, 2], &[1, 8, 5], &[5, 2, 1]];
@@ -116,21 +141,35 @@ impl Case {
         let near: Vec<_> = (1..4).map(|seed| self.jittered(seed).expected(dag, mode)).collect();
         let shape = &self.inputs.shape;
         let sizes = Sizes { samples: shape.samples(), channels: shape.channels(), positions: shape.positions() };
-        let joint = joint(dag, mode, Some(sizes));
-        let found = Reference::new(&joint.graph, self).results(&joint, dag);
         let (mut total, mut steady) = (0, 0);
-        for (list, (expected, found)) in expected.iter().zip(&found).enumerate() {
+        // The joint graph, and the one a plan makes of it, with statistics of statistics.
+        for joint in [joint(dag, mode, Some(sizes)), Plan::new(dag, mode, sizes).joint] {
+            let found = Reference::new(&joint.graph, self).results(&joint, dag);
+            self.compare_lists(&expected, &near, &found, &mut total, &mut steady);
+        }
+        f64::from(steady) / f64::from(total.max(1))
+    }
+
+    fn compare_lists(
+        &self,
+        expected: &[Vec<f64>],
+        near: &[Vec<Vec<f64>>],
+        found: &[Vec<f64>],
+        total: &mut u32,
+        steady: &mut u32,
+    ) {
+        for (list, (expected, found)) in expected.iter().zip(found).enumerate() {
             assert_eq!(expected.len(), found.len());
             let largest = expected.iter().filter(|x| x.is_finite()).fold(1.0, |a: f64, b| a.max(b.abs()));
             for (index, (&expected, &found)) in expected.iter().zip(found).enumerate() {
-                total += 1;
+                *total += 1;
                 let spread = near.iter().map(|lists| (lists[list][index] - expected).abs()).fold(0.0, f64::max);
                 if !(expected.is_finite() && spread < 1e-6 * largest)
                     || near.iter().any(|l| !l[list][index].is_finite())
                 {
                     continue;
                 }
-                steady += 1;
+                *steady += 1;
                 let allowed = 1e-10 * largest + 100.0 * spread;
                 assert!(
                     (found - expected).abs() <= allowed,
@@ -139,7 +178,6 @@ impl Case {
                 );
             }
         }
-        f64::from(steady) / f64::from(total.max(1))
     }
 }
 

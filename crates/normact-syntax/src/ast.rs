@@ -14,7 +14,7 @@ pub struct Name {
 /// A file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct File {
-    /// Functions and layers in the order of the text.
+    /// Functions, layers and gradients in the order of the text.
     pub items: Vec<Item>,
     /// Comments in the order of the text.
     pub comments: Vec<Comment>,
@@ -34,14 +34,17 @@ pub enum Item {
     Function(Function),
     /// `layer name(input, settings) { ... }`
     Layer(Layer),
+    /// `gradient layer(input, upstream) { ... }`
+    Gradient(Gradient),
 }
 
 impl Item {
-    /// What is defined.
+    /// What is defined; of a gradient, the layer it belongs to.
     pub fn name(&self) -> &Name {
         match self {
             Item::Function(function) => &function.name,
             Item::Layer(layer) => &layer.name,
+            Item::Gradient(gradient) => &gradient.layer,
         }
     }
 
@@ -50,6 +53,7 @@ impl Item {
         match self {
             Item::Function(function) => function.span,
             Item::Layer(layer) => layer.span,
+            Item::Gradient(gradient) => gradient.span,
         }
     }
 }
@@ -82,6 +86,34 @@ pub struct Layer {
     pub statements: Vec<Statement>,
     /// The result; absent only in a wrong text.
     pub result: Option<Expr>,
+}
+
+/// `gradient layer(input, upstream) { lines }`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gradient {
+    /// The whole definition.
+    pub span: Span,
+    /// The layer it belongs to.
+    pub layer: Name,
+    /// The names of the input and of the upstream gradient; of another number only in a wrong text.
+    pub arguments: Vec<Name>,
+    /// Settings; there are some only in a wrong text.
+    pub settings: Vec<Setting>,
+    /// Lets and results.
+    pub lines: Vec<Line>,
+}
+
+/// `let name = value`, or `name = value` for a result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    /// The whole line.
+    pub span: Span,
+    /// Whether it is a let.
+    pub is_let: bool,
+    /// What is defined.
+    pub name: Name,
+    /// Its value.
+    pub value: Expr,
 }
 
 /// `name = value`

@@ -59,7 +59,7 @@ compiled or compressed one, or was saved in another encoding: save it again as U
 
     Syntax "E0101" Error "the text does not follow the grammar"
     "layer swish(x) {\n    x * * sigmoid(x)\n}\n" "\
-Something else was expected at this place. A file holds functions and layers:
+Something else was expected at this place. A file holds functions, layers and gradients:
 
     fn name(argument, ...) = expression
 
@@ -67,6 +67,11 @@ Something else was expected at this place. A file holds functions and layers:
         param name = number
         let name = expression
         expression
+    }
+
+    gradient name(x, dy) {
+        let name = expression
+        dx = expression
     }
 
 An expression is made of numbers, names, + - * /, parentheses and calls such as tanh(x) and
@@ -158,6 +163,22 @@ parentheses: relu(x). A layer cannot be called; turn the shared part into a func
     "layer l(x) {\n    let y = tanh(x)\n}\n" "\
 The last thing in a layer is an expression without `let`: the layer's result."
 
+    OnlyInGradient "E0213" Error "a sum or count outside of a gradient"
+    "layer l(x) {\n    x / sum[channel](x)\n}\n" "\
+sum and count are known in a gradient only:
+
+    layer scale(x) {
+        param gamma = 1
+        gamma * x
+    }
+
+    gradient scale(x, dy) {
+        dx     = gamma * dy
+        dgamma = sum[batch](x * dy)
+    }
+
+Layers and functions have mean, rms, std and var, which do not grow with the size of the input."
+
     IgnoresInput "E0301" Error "the result does not depend on the input"
     "layer l(x) {\n    param gamma = 1\n    gamma + 1\n}\n" "\
 A layer whose result is the same for every input cannot train the network before it. (The JSON form
@@ -170,6 +191,12 @@ rule of the authors of EvoNorm."
 
     Rank "E0303" Error "the input's shape is not supported" "" "\
 The input has 2 to 5 axes: samples, channels, and up to three spatial ones. No axis is empty."
+
+    GradientAxes "E0304" Error "a gradient has more axes than what it is the gradient of"
+    "layer l(x) {\n    param v = 1\n    v * x\n}\ngradient l(x, dy) {\n    dx = v * dy\n    dv = x * dy\n}\n" "\
+Where a param is used for many elements, its gradient is a sum over all of them: sum[batch](x * dy) for
+a param with one value per channel, sum[all](x * dy) for a scalar. A gradient with fewer axes than what
+it belongs to is broadcast."
 
     UnusedLet "W0401" Warning "a let is never used"
     "layer l(x) {\n    let y = tanh(x)\n    x\n}\n" "\
@@ -218,6 +245,11 @@ Neither an expression nor a moment reads the setting, so a caller who changes it
     UnusedArgument "W0410" Warning "a function's argument is never used"
     "fn f(x, y) = tanh(x)\nlayer l(x) {\n    f(x, 2)\n}\n" "\
 The function's result does not depend on this argument. Use it or remove it."
+
+    NotStated "W0411" Warning "a gradient is not stated"
+    "layer l(x) {\n    param v = 1\n    v * x\n}\ngradient l(x, dy) {\n    dx = v * dy\n}\n" "\
+A gradient has a line for the input and for each param of its layer: dx for x, dv for v. Those that are
+missing are left out when `normact gradcheck` compares the gradient with the layer's."
 }
 
 impl Code {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use normact_ir as ir;
-use normact_ir::{Finding, Op, Shape, ShapeNote};
+use normact_ir::{Finding, IndexSet, Op, Shape, ShapeError, ShapeNote, stated};
 
 use crate::Compiled;
 use crate::ast::{Layer, Statement};
@@ -77,13 +77,16 @@ fn independent_params(layer: &Layer, dag: &ir::Dag) -> Vec<Diagnostic> {
 /// Everything wrong or notable about giving a layer an input of that shape.
 pub fn shape_diagnostics(compiled: &Compiled, shape: &Shape) -> Vec<Diagnostic> {
     let (errors, notes) = ir::check(&compiled.layer.dag, shape);
-    let errors = errors.into_iter().map(|error| {
-        let span = error.node.map_or(compiled.name_span, |id| compiled.origin(id));
-        let bindings: Vec<String> = error.bindings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
-        let code = if error.node.is_some() { Code::Groups } else { Code::Rank };
-        Diagnostic::new(code, span, error.message)
-            .note(format!("{} does not hold for {} (input {shape})", error.equation, bindings.join(", ")))
-            .help(error.help)
+    let errors = errors.into_iter().map(|error| match error.node {
+        Some(id) => does_not_hold(Code::Groups, compiled.origin(id), error, shape),
+        None => does_not_hold(Code::Rank, compiled.name_span, error, shape),
+    });
+    let of_gradient = compiled.gradient.iter().flat_map(|stated| {
+        stated.gradient.steps().enumerate().filter_map(|(step, (op, _))| {
+            let stated::Op::Statistic(_, IndexSet::Group(groups)) = op else { return None };
+            let error = ir::groups_for(groups, shape.channels()).err()?;
+            Some(does_not_hold(Code::Groups, stated.origin(step), error, shape))
+        })
     });
     let notes = notes.into_iter().map(|note| match note {
         ShapeNote::GroupsLowered { node, asked, used, channels } => {
@@ -99,5 +102,12 @@ pub fn shape_diagnostics(compiled: &Compiled, shape: &Shape) -> Vec<Diagnostic> 
                 .help("use an index set with more elements for inputs of this shape")
         }
     });
-    errors.chain(notes).collect()
+    errors.chain(of_gradient).chain(notes).collect()
+}
+
+fn does_not_hold(code: Code, span: Span, error: ShapeError, shape: &Shape) -> Diagnostic {
+    let bindings: Vec<String> = error.bindings.iter().map(|(name, value)| format!("{name} = {value}")).collect();
+    Diagnostic::new(code, span, error.message)
+        .note(format!("{} does not hold for {} (input {shape})", error.equation, bindings.join(", ")))
+        .help(error.help)
 }

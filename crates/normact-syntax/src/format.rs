@@ -1,10 +1,10 @@
 //! The one way a file is laid out: `normact fmt`.
 //!
-//! Params are aligned, comments and single blank lines kept where they were; a comment inside an
+//! Params and the results of a gradient are aligned, comments and single blank lines kept where they were; a comment inside an
 //! expression moves above it. Numbers and the order of definitions are left as written.
 
 use crate::ast::*;
-use crate::source::Source;
+use crate::source::{Source, Span};
 
 /// Expressions longer than this are broken at the operators of their outermost chain.
 const MAX_WIDTH: usize = 100;
@@ -16,26 +16,23 @@ pub fn format(source: &Source, file: &File) -> String {
     for item in &file.items {
         let span = item.span();
         ctx.leading(span.start, "");
-        // Comments inside a header or a function's body move above the definition.
-        let inner_start = match item {
-            Item::Layer(layer) => {
-                layer.statements.first().map(Statement::span).or(layer.result.as_ref().map(|r| r.span))
-            }
-            Item::Function(_) => None,
-        };
-        match (item, inner_start) {
-            (Item::Function(function), _) => {
+        match item {
+            Item::Function(function) => {
+                // Comments inside a header or a function's body move above the definition.
                 ctx.leading(span.end, "");
                 ctx.line("", &function_text(function), span.end);
             }
-            (Item::Layer(layer), inner_start) => {
-                let header_end = ctx.header_end(layer, inner_start.map_or(span.end, |span| span.start));
-                ctx.leading(header_end, "");
-                ctx.line("", &header(layer), header_end);
-                ctx.layer_body(layer);
-                ctx.out.push_str("}\n");
-                ctx.last = span.end;
-                ctx.trailing(span.end);
+            Item::Layer(layer) => {
+                let last = layer.settings.last().map_or(layer.input.span.end, |setting| setting.value.span.end);
+                let body = layer_lines(source, &file.comments, layer);
+                ctx.definition(&header(layer), last, &body, span);
+            }
+            Item::Gradient(gradient) => {
+                let arguments = gradient.arguments.iter().map(|argument| argument.span.end);
+                let settings = gradient.settings.iter().map(|setting| setting.value.span.end);
+                let last = arguments.chain(settings).max().unwrap_or(gradient.layer.span.end);
+                let body = gradient_lines(source, &file.comments, gradient);
+                ctx.definition(&gradient_header(gradient), last, &body, span);
             }
         }
     }
@@ -96,49 +93,33 @@ impl Ctx<'_> {
         }
     }
 
-    /// The byte after the opening brace.
-    fn header_end(&self, layer: &Layer, until: usize) -> usize {
-        let from = layer.settings.last().map_or(layer.input.span.end, |setting| setting.value.span.end);
-        let in_comment =
-            |at: usize| self.comments.iter().any(|comment| comment.span.start <= at && at < comment.span.end);
-        let brace =
-            self.text[from..until].match_indices('{').map(|(offset, _)| from + offset).find(|at| !in_comment(*at));
-        brace.map_or(until, |brace| brace + 1)
-    }
-
-    fn layer_body(&mut self, layer: &Layer) {
-        let widths = aligned(self.text, self.comments, &layer.statements);
-        for (statement, (name_width, extent_width)) in layer.statements.iter().zip(widths) {
-            let span = statement.span();
+    /// Prints a definition with a body. Its header ends after `header_from`.
+    fn definition(&mut self, header: &str, header_from: usize, body: &[(Span, String)], span: Span) {
+        let body_start = body.first().map_or(span.end, |(span, _)| span.start);
+        let header_end = self.header_end(header_from, body_start);
+        self.leading(header_end, "");
+        self.line("", header, header_end);
+        for (span, text) in body {
             // Comments inside the statement move above it.
             self.leading(span.start, INDENT);
             let blank_line_printed_for = self.last;
             self.leading_inside(span.start, span.end);
             self.last = self.last.max(blank_line_printed_for);
-            match statement {
-                Statement::Param { name, extent, init, .. } => {
-                    let head = match extent {
-                        Some(extent) => {
-                            let name = format!("{}:", name.text);
-                            format!("{name:<name_width$} {:<extent_width$}", extent.text)
-                        }
-                        None => format!("{:<name_width$}", name.text),
-                    };
-                    let text = format!("param {head} = {}", value_text(init));
-                    self.line(INDENT, &text, span.end);
-                }
-                Statement::Let { name, value, .. } => {
-                    let text = broken(&format!("let {} = ", name.text), value);
-                    self.line(INDENT, &text, span.end);
-                }
-            }
+            self.line(INDENT, text, span.end);
         }
-        if let Some(result) = &layer.result {
-            self.leading(result.span.start, INDENT);
-            self.leading_inside(result.span.start, result.span.end);
-            self.line(INDENT, &broken("", result), result.span.end);
-        }
-        self.leading_without_blank_end(layer.span.end - 1);
+        self.leading_without_blank_end(span.end - 1);
+        self.out.push_str("}\n");
+        self.last = span.end;
+        self.trailing(span.end);
+    }
+
+    /// The byte after the opening brace.
+    fn header_end(&self, from: usize, until: usize) -> usize {
+        let in_comment =
+            |at: usize| self.comments.iter().any(|comment| comment.span.start <= at && at < comment.span.end);
+        let brace =
+            self.text[from..until].match_indices('{').map(|(offset, _)| from + offset).find(|at| !in_comment(*at));
+        brace.map_or(until, |brace| brace + 1)
     }
 
     fn leading_inside(&mut self, start: usize, end: usize) {
@@ -157,29 +138,62 @@ impl Ctx<'_> {
     }
 }
 
-/// For each statement, the widths of the names and extents of the params it is aligned with: its
-/// neighbours of the same form, without a blank line or comment between.
-fn aligned(text: &str, comments: &[Comment], statements: &[Statement]) -> Vec<(usize, usize)> {
-    let mut widths = vec![(0, 0); statements.len()];
-    let mut start = 0;
-    while start < statements.len() {
-        let mut end = start + 1;
-        while end < statements.len() && is_aligned(text, comments, &statements[end - 1], &statements[end]) {
-            end += 1;
+/// The lines of a layer's body, with their places.
+fn layer_lines(source: &Source, comments: &[Comment], layer: &Layer) -> Vec<(Span, String)> {
+    let statements = &layer.statements;
+    let is_aligned = |a: &Statement, b: &Statement| is_aligned(&source.text, comments, a, b);
+    let statements = statements.chunk_by(is_aligned).flat_map(|run| {
+        let (name_width, extent_width) = run.iter().map(width).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
+        run.iter().map(move |statement| (statement.span(), statement_text(statement, name_width, extent_width)))
+    });
+    let result = layer.result.iter().map(|result| (result.span, broken("", result)));
+    statements.chain(result).collect()
+}
+
+fn statement_text(statement: &Statement, name_width: usize, extent_width: usize) -> String {
+    match statement {
+        Statement::Param { name, extent, init, .. } => {
+            let head = match extent {
+                Some(extent) => {
+                    let name = format!("{}:", name.text);
+                    format!("{name:<name_width$} {:<extent_width$}", extent.text)
+                }
+                None => format!("{:<name_width$}", name.text),
+            };
+            format!("param {head} = {}", value_text(init))
         }
-        let width = statements[start..end].iter().map(width).fold((0, 0), |a, b| (a.0.max(b.0), a.1.max(b.1)));
-        widths[start..end].fill(width);
-        start = end;
+        Statement::Let { name, value, .. } => broken(&format!("let {} = ", name.text), value),
     }
-    widths
+}
+
+/// The lines of a gradient's body, with their places.
+fn gradient_lines(source: &Source, comments: &[Comment], gradient: &Gradient) -> Vec<(Span, String)> {
+    let is_aligned =
+        |a: &Line, b: &Line| !a.is_let && !b.is_let && are_neighbours(&source.text, comments, a.span, b.span);
+    let lines = gradient.lines.chunk_by(is_aligned).flat_map(|run| {
+        let width = run.iter().map(|line| line.name.text.len()).max().unwrap_or(0);
+        run.iter().map(move |line| {
+            let head = match line.is_let {
+                true => format!("let {} = ", line.name.text),
+                false => format!("{:<width$} = ", line.name.text),
+            };
+            (line.span, broken(&head, &line.value))
+        })
+    });
+    lines.collect()
 }
 
 fn is_aligned(text: &str, comments: &[Comment], a: &Statement, b: &Statement) -> bool {
     let (Statement::Param { extent: of_a, .. }, Statement::Param { extent: of_b, .. }) = (a, b) else { return false };
-    let between = &text[a.span().end..b.span().start];
+    of_a.is_some() == of_b.is_some() && are_neighbours(text, comments, a.span(), b.span())
+}
+
+/// Whether there is no blank line or comment between two lines.
+fn are_neighbours(text: &str, comments: &[Comment], a: Span, b: Span) -> bool {
+    let between = &text[a.end..b.start];
     // A comment inside the second moves between the two.
-    let inside = |comment: &Comment| (b.span().start..b.span().end).contains(&comment.span.start);
-    of_a.is_some() == of_b.is_some() && between.matches('\n').count() < 2 && !comments.iter().any(inside)
+    let inside = |comment: &Comment| (b.start..b.end).contains(&comment.span.start);
+    between.matches('\n').count() < 2 && !comments.iter().any(inside)
 }
 
 fn width(statement: &Statement) -> (usize, usize) {
@@ -201,6 +215,12 @@ fn function_text(function: &Function) -> String {
 fn header(layer: &Layer) -> String {
     let settings: String = layer.settings.iter().map(|setting| format!(", {}", setting_text(setting))).collect();
     format!("layer {}({}{settings}) {{", layer.name.text, layer.input.text)
+}
+
+fn gradient_header(gradient: &Gradient) -> String {
+    let arguments = gradient.arguments.iter().map(|argument| argument.text.clone());
+    let given: Vec<String> = arguments.chain(gradient.settings.iter().map(setting_text)).collect();
+    format!("gradient {}({}) {{", gradient.layer.text, given.join(", "))
 }
 
 fn setting_text(setting: &Setting) -> String {

@@ -7,6 +7,9 @@
 //! text --parse--> syntax tree --names--> checked --build--> graph --findings--> diagnostics
 //! ```
 //!
+//! A text may state the gradient of a layer below it; it is built into a program of its own
+//! ([`StatedGradient`]), by what builds the expressions of layers.
+//!
 //! [`print()`] takes a layer back to text, [`format()`] lays a file out. A user's mistake is a
 //! [`Diagnostic`] with a [`Code`] and a place; [`render`] shows it with the line and a caret.
 //! Only this crate knows pest.
@@ -15,6 +18,7 @@ pub mod ast;
 mod build;
 mod codes;
 mod diagnostic;
+mod expressions;
 mod findings;
 mod format;
 mod names;
@@ -23,13 +27,14 @@ mod prelude;
 mod print;
 mod settings;
 mod source;
+mod stated;
 mod suggest;
 
 use normact_ir::{Layer, NodeId};
 
-pub use build::MAX_OPERATIONS;
 pub use codes::{Code, Severity};
 pub use diagnostic::{Diagnostic, Record, any_error, in_order, record, render};
+pub use expressions::MAX_OPERATIONS;
 pub use findings::shape_diagnostics;
 pub use format::format;
 pub use parse::{MAX_BYTES, MAX_NESTING, Parsed, parse};
@@ -37,6 +42,7 @@ pub use prelude::{functions as prelude_functions, source as prelude_source};
 pub use print::print;
 pub use settings::{Known, Overrides, SettingValue};
 pub use source::{Position, Source, Span};
+pub use stated::StatedGradient;
 pub use suggest::nearest;
 
 /// A layer made from a text.
@@ -50,6 +56,8 @@ pub struct Compiled {
     pub settings: Vec<(String, SettingValue)>,
     /// The place of its name.
     pub name_span: Span,
+    /// The gradient that the text states for it.
+    pub gradient: Option<StatedGradient>,
     origins: Vec<Span>,
 }
 
@@ -91,11 +99,21 @@ pub fn compile(source: &Source, overrides: &Overrides) -> Analysis {
         match build::build(layer, &library, overrides) {
             Ok(built) => {
                 diagnostics.extend(findings::diagnostics(layer, &built));
+                let stated = checked.gradients.get(layer.name.text.as_str());
+                let gradient = match stated.map(|gradient| stated::build(gradient, &built, &library)) {
+                    Some(Ok(gradient)) => Some(gradient),
+                    Some(Err(errors)) => {
+                        diagnostics.extend(errors);
+                        None
+                    }
+                    None => None,
+                };
                 compiled.push(Compiled {
                     layer: Layer { name: layer.name.text.clone(), dag: built.dag },
                     doc: doc(source, &parsed.file.comments, layer.span.start),
                     settings: built.settings,
                     name_span: layer.name.span,
+                    gradient,
                     origins: built.origins,
                 });
             }

@@ -6,11 +6,13 @@
 
 use std::collections::{HashMap, HashSet};
 
+use normact_ir::stated::Statistic;
 use normact_ir::{INDEX_SETS, Moment, Prim};
 
 use crate::ast::*;
 use crate::codes::Code;
 use crate::diagnostic::Diagnostic;
+use crate::expressions::Reducer;
 use crate::parse::Parsed;
 use crate::prelude;
 use crate::settings::{Known, SettingValue, display, literal, whole};
@@ -29,7 +31,7 @@ impl<'a> Library<'a> {
         let prelude = prelude::functions();
         let own = file.items.iter().filter_map(|item| match item {
             Item::Function(function) => Some(function),
-            Item::Layer(_) => None,
+            Item::Layer(_) | Item::Gradient(_) => None,
         });
         Self { functions: prelude.iter().chain(own).collect(), prelude: prelude.len() }
     }
@@ -65,15 +67,17 @@ impl<'a> Library<'a> {
 
 /// What the check found.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Checked {
+pub(crate) struct Checked<'a> {
     /// Everything wrong or suspicious.
     pub(crate) diagnostics: Vec<Diagnostic>,
     /// Names of layers that must not be built.
     pub(crate) broken_layers: HashSet<String>,
+    /// The gradients that can be built, by the names of their layers.
+    pub(crate) gradients: HashMap<&'a str, &'a Gradient>,
 }
 
 /// Checks every definition of a file.
-pub(crate) fn check(parsed: &Parsed, library: &Library<'_>) -> Checked {
+pub(crate) fn check<'a>(parsed: &'a Parsed, library: &Library<'_>) -> Checked<'a> {
     let mut checked = Checked::default();
     redefinitions(&parsed.file, &mut checked);
     let mut broken: HashSet<usize> = HashSet::new();
@@ -96,21 +100,81 @@ pub(crate) fn check(parsed: &Parsed, library: &Library<'_>) -> Checked {
             checked.broken_layers.insert(layer.name.text.clone());
         }
     }
+    gradients(parsed, library, &layers, &broken, &mut checked);
     checked
+}
+
+/// Checks every gradient beside its layer.
+fn gradients<'a>(
+    parsed: &'a Parsed,
+    library: &Library<'_>,
+    names: &[&str],
+    broken: &HashSet<usize>,
+    checked: &mut Checked<'a>,
+) {
+    let mut layers: HashMap<&str, &Layer> = HashMap::new();
+    for layer in self::layers(&parsed.file) {
+        layers.entry(&layer.name.text).or_insert(layer);
+    }
+    let mut first: HashMap<&str, Span> = HashMap::new();
+    for item in &parsed.file.items {
+        let Item::Gradient(gradient) = item else { continue };
+        let name = gradient.layer.text.as_str();
+        let Some(layer) = layers.get(name) else {
+            if !parsed.lost_names.contains(name) {
+                checked.diagnostics.push(no_layer(&gradient.layer, names));
+            }
+            continue;
+        };
+        if layer.span.start > gradient.span.start {
+            let message = format!("layer `{name}` is not defined yet");
+            let diagnostic = Diagnostic::new(Code::UnknownName, gradient.layer.span, message)
+                .related(layer.name.span, "defined here")
+                .help("move the gradient below its layer");
+            checked.diagnostics.push(diagnostic);
+            continue;
+        }
+        if let Some(first) = first.get(name) {
+            let message = format!("the gradient of `{name}` is stated twice");
+            let diagnostic = Diagnostic::new(Code::Redefined, gradient.layer.span, message)
+                .label("stated again")
+                .related(*first, "first stated here")
+                .help("remove one of them");
+            checked.diagnostics.push(diagnostic);
+            continue;
+        }
+        first.insert(name, gradient.layer.span);
+        let mut ctx = Ctx::new(parsed, library, names, library.visible_at(gradient.span.start), broken);
+        ctx.in_gradient = true;
+        ctx.gradient(gradient, layer);
+        if !ctx.failed() && !parsed.is_damaged(gradient.span) {
+            checked.gradients.insert(name, gradient);
+        }
+        checked.diagnostics.append(&mut ctx.diagnostics);
+    }
+}
+
+fn no_layer(name: &Name, layers: &[&str]) -> Diagnostic {
+    let otherwise = match layers {
+        [] => "the file defines no layer; write the layer above its gradient".to_owned(),
+        layers => format!("the file defines {}", listed(layers.iter().copied())),
+    };
+    let help = did_you_mean(&name.text, layers.iter().copied(), otherwise);
+    Diagnostic::new(Code::UnknownName, name.span, format!("there is no layer `{}`", name.text)).help(help)
 }
 
 pub(crate) fn layers(file: &File) -> impl Iterator<Item = &Layer> {
     file.items.iter().filter_map(|item| match item {
         Item::Layer(layer) => Some(layer),
-        Item::Function(_) => None,
+        Item::Function(_) | Item::Gradient(_) => None,
     })
 }
 
 /// A name that is taken; a layer of such a name is not built.
-fn redefinitions(file: &File, checked: &mut Checked) {
-    let Checked { diagnostics, broken_layers } = checked;
+fn redefinitions(file: &File, checked: &mut Checked<'_>) {
+    let Checked { diagnostics, broken_layers, .. } = checked;
     let mut defined: HashMap<&str, Span> = HashMap::new();
-    for item in &file.items {
+    for item in file.items.iter().filter(|item| !matches!(item, Item::Gradient(_))) {
         let name = item.name();
         if is_primitive(&name.text) {
             let message = format!("`{}` is a primitive and cannot be defined", name.text);
@@ -144,6 +208,8 @@ enum Role {
     Param,
     Let,
     Argument,
+    /// A gradient that a line states.
+    Result,
 }
 
 #[derive(Debug, Clone)]
@@ -160,6 +226,8 @@ struct Ctx<'a> {
     /// How many functions of the library are defined here.
     visible: usize,
     broken: &'a HashSet<usize>,
+    /// Whether sums and counts are known, and running averages are not kept.
+    in_gradient: bool,
     values: Vec<(String, Binding)>,
     /// Where in `values` each name is.
     index: HashMap<String, usize>,
@@ -183,6 +251,7 @@ impl<'a> Ctx<'a> {
             layers,
             visible,
             broken,
+            in_gradient: false,
             values: vec![],
             index: HashMap::new(),
             later: HashMap::new(),
@@ -245,6 +314,101 @@ impl<'a> Ctx<'a> {
         self.report_unused(layer.span);
     }
 
+    fn gradient(&mut self, gradient: &Gradient, layer: &Layer) {
+        self.inherit(layer);
+        if gradient.arguments.len() != 2 {
+            let message = format!("a gradient has two arguments, found {}", gradient.arguments.len());
+            let help = format!(
+                "they are the layer's input and the upstream gradient: `gradient {}({}, dy)`",
+                layer.name.text, layer.input.text
+            );
+            self.report(Diagnostic::new(Code::ArgumentCount, gradient.layer.span, message).help(help));
+        }
+        if let Some(setting) = gradient.settings.first() {
+            let message = "a gradient has no settings of its own";
+            let help = "it reads those of its layer; remove what stands after the upstream gradient";
+            self.report(Diagnostic::new(Code::UnknownSetting, setting.name.span, message).help(help));
+        }
+        gradient.arguments.iter().for_each(|argument| self.define(argument, Role::Input));
+        self.later = gradient.lines.iter().rev().map(|line| (line.name.text.clone(), line.name.span)).collect();
+        let listed = results(gradient, layer);
+        let results = Results { known: listed.iter().map(String::as_str).collect(), listed: &listed };
+        let mut stated: HashMap<&str, Span> = HashMap::new();
+        for line in &gradient.lines {
+            self.expr(&line.value);
+            match line.is_let {
+                true => self.define(&line.name, Role::Let),
+                false => self.result(&line.name, &results, &mut stated),
+            }
+            self.later.remove(&line.name.text);
+        }
+        if !self.failed() && !self.is_damaged(gradient.span) {
+            self.report_not_stated(gradient, &results, &stated);
+        }
+        self.report_unused(gradient.span);
+    }
+
+    /// A gradient reads the settings and params of its layer, and need not read them all.
+    fn inherit(&mut self, layer: &Layer) {
+        let settings = layer.settings.iter().map(|setting| (&setting.name, Role::Setting));
+        let params = layer.statements.iter().filter_map(|statement| match statement {
+            Statement::Param { name, .. } => Some((name, Role::Param)),
+            Statement::Let { .. } => None,
+        });
+        for (name, role) in settings.chain(params) {
+            if !self.index.contains_key(&name.text) {
+                self.index.insert(name.text.clone(), self.values.len());
+                self.values.push((name.text.clone(), Binding { role, span: name.span, used: true }));
+            }
+        }
+    }
+
+    /// A line that states a gradient. Its name can be used below, unless it is that of another value: with
+    /// params `a` and `da`, `da` goes on meaning the param.
+    fn result<'l>(&mut self, name: &'l Name, results: &Results<'_>, stated: &mut HashMap<&'l str, Span>) {
+        let known = self.index.get(&name.text).map(|&known| self.values[known].1.role);
+        if let Some(first) = stated.get(name.text.as_str()) {
+            let message = format!("`{}` is stated twice", name.text);
+            let diagnostic = Diagnostic::new(Code::Redefined, name.span, message)
+                .label("stated again")
+                .related(*first, "first stated here")
+                .help("add the two up in one line, or remove one");
+            self.report(diagnostic);
+            return;
+        }
+        // The param itself may be what could not be read.
+        let is_lost = name.text.strip_prefix('d').is_some_and(|of| self.parsed.lost_names.contains(of));
+        if !results.known.contains(name.text.as_str()) && !is_lost && !self.said_enough() {
+            let message = format!("`{}` is the gradient of nothing", name.text);
+            let all = results.listed.iter().map(String::as_str);
+            let otherwise =
+                format!("the gradients are {}; another value is `let {} = ...`", listed(all.clone()), name.text);
+            let help = did_you_mean(&name.text, all, otherwise);
+            self.report(Diagnostic::new(Code::UnknownName, name.span, message).help(help));
+        }
+        stated.insert(&name.text, name.span);
+        match known {
+            None | Some(Role::Let) => self.define(name, Role::Result),
+            Some(Role::Input | Role::Setting | Role::Param | Role::Argument | Role::Result) => {}
+        }
+    }
+
+    fn report_not_stated(&mut self, gradient: &Gradient, results: &Results<'_>, stated: &HashMap<&str, Span>) {
+        let missing: Vec<&str> =
+            results.listed.iter().map(String::as_str).filter(|result| !stated.contains_key(result)).collect();
+        let Some(first) = missing.first() else { return };
+        let message = match missing.as_slice() {
+            [one] => format!("`{one}` is not stated"),
+            several => format!("{} are not stated", listed(several.iter().copied())),
+        };
+        let as_let = gradient.lines.iter().find(|line| line.is_let && results.known.contains(line.name.text.as_str()));
+        let help = match as_let {
+            Some(line) => format!("write `{} = ...` without `let`", line.name.text),
+            None => format!("add a line `{first} = ...`; what is not stated is not checked"),
+        };
+        self.report(Diagnostic::new(Code::NotStated, gradient.layer.span, message).help(help));
+    }
+
     fn is_damaged(&self, definition: Span) -> bool {
         self.parsed.is_damaged(definition)
     }
@@ -287,7 +451,7 @@ impl<'a> Ctx<'a> {
                 continue;
             }
             let (code, what) = match known.role {
-                Role::Input => continue,
+                Role::Input | Role::Result => continue,
                 Role::Setting => (Code::UnusedSetting, "setting"),
                 Role::Param => (Code::UnusedParam, "param"),
                 Role::Let => (Code::UnusedLet, "let"),
@@ -382,7 +546,10 @@ impl<'a> Ctx<'a> {
         } else {
             let known = self.values.iter().map(|(name, _)| name.as_str());
             let names = listed(self.values.iter().map(|(name, _)| name.as_str()));
-            let otherwise = format!("there are {names}; a trainable value is declared with `param {name} = 1`");
+            let otherwise = match self.in_gradient {
+                true => format!("there are {names}; another value is `let {name} = ...`"),
+                false => format!("there are {names}; a trainable value is declared with `param {name} = 1`"),
+            };
             diagnostic.help(did_you_mean(name, known, otherwise))
         };
         self.report(diagnostic);
@@ -390,8 +557,8 @@ impl<'a> Ctx<'a> {
 
     fn call(&mut self, call: &Call, span: Span) {
         let name = call.function.text.as_str();
-        if let Some(moment) = Moment::by_name(name) {
-            self.moment(moment, call, span);
+        if let Some(reducer) = self.reducer(call) {
+            self.reducer_call(reducer, call, span);
         } else if let Some(prim) = Prim::by_name(name) {
             self.no_index_set(call);
             self.no_settings(call);
@@ -413,6 +580,14 @@ impl<'a> Ctx<'a> {
             self.unknown_function(call);
         }
         call.arguments.iter().for_each(|argument| self.expr(argument));
+    }
+
+    /// What a call over an index set computes. A function of the file may be called `sum` too; it has none.
+    fn reducer(&self, call: &Call) -> Option<Reducer> {
+        let name = call.function.text.as_str();
+        let is_own = self.in_gradient && (call.index_set.is_some() || self.library.find(name, self.visible).is_none());
+        let own = Statistic::own(name).filter(|_| is_own).map(Reducer::Own);
+        Moment::by_name(name).map(Reducer::Moment).or(own)
     }
 
     /// Whether so much is wrong with this definition that more would neither be shown nor help.
@@ -447,11 +622,16 @@ impl<'a> Ctx<'a> {
                     .related(function.name.span, "defined here")
                     .help("move the function above its first use")
             }
+        } else if Statistic::own(name).is_some() {
+            Diagnostic::new(Code::OnlyInGradient, span, format!("`{name}` is known in a gradient only"))
+                .help("layers and functions have mean, rms, std and var")
         } else {
+            let own = Statistic::OWN.iter().map(|(name, ..)| *name).filter(|_| self.in_gradient);
             let known = Prim::ALL
                 .iter()
                 .map(|prim| prim.name())
                 .chain(Moment::ALL.iter().map(|moment| moment.name()))
+                .chain(own)
                 .chain(self.library.functions[..self.visible].iter().map(|function| function.name.text.as_str()));
             let otherwise = "`normact list --functions` prints what there is".to_owned();
             Diagnostic::new(Code::UnknownFunction, span, format!("there is no function `{name}`"))
@@ -472,7 +652,10 @@ impl<'a> Ctx<'a> {
     fn no_index_set(&mut self, call: &Call) {
         if let Some(set) = &call.index_set {
             let message = format!("`{}` works element by element and has no index set", call.function.text);
-            let help = "only mean, rms, std and var average over an index set; remove the brackets";
+            let help = match self.in_gradient {
+                true => "only mean, rms, std, var, sum and count have an index set; remove the brackets",
+                false => "only mean, rms, std and var average over an index set; remove the brackets",
+            };
             self.report(Diagnostic::new(Code::UnexpectedIndexSet, set.span, message).help(help));
         }
     }
@@ -485,12 +668,15 @@ impl<'a> Ctx<'a> {
         }
     }
 
-    fn moment(&mut self, moment: Moment, call: &Call, span: Span) {
-        self.argument_count(call, span, 1, moment.doc());
+    fn reducer_call(&mut self, reducer: Reducer, call: &Call, span: Span) {
+        self.argument_count(call, span, 1, reducer.doc());
+        let name = reducer.name();
         let Some(set) = &call.index_set else {
-            let name = moment.name();
             let sets: Vec<&str> = INDEX_SETS.iter().map(|(name, _)| *name).collect();
-            let message = format!("`{name}` does not say what it averages over");
+            let message = match reducer {
+                Reducer::Moment(_) => format!("`{name}` does not say what it averages over"),
+                Reducer::Own(_) => format!("`{name}` does not say what it sums over"),
+            };
             let diagnostic = Diagnostic::new(Code::MissingIndexSet, call.function.span, message)
                 .label("an index set is missing after this")
                 .help(format!("write `{name}[batch](...)`; the index sets are {}", sets.join(", ")));
@@ -500,14 +686,14 @@ impl<'a> Ctx<'a> {
         self.index_set(set);
         for setting in &call.settings {
             let known = Known::by_name(&setting.name.text);
-            let applies = known.is_some_and(|known| applies(known, moment, set));
+            let applies = known.is_some_and(|known| self.applies(known, reducer, set));
             if applies {
                 self.setting_value(setting, known);
             } else {
-                let call = format!("{}[{}]", moment.name(), set.name.text);
+                let call = format!("{name}[{}]", set.name.text);
                 let usable: Vec<&str> = Known::ALL
                     .into_iter()
-                    .filter(|known| self::applies(*known, moment, set))
+                    .filter(|known| self.applies(*known, reducer, set))
                     .map(Known::name)
                     .collect();
                 let message = format!("`{call}` has no setting `{}`", setting.name.text);
@@ -520,7 +706,8 @@ impl<'a> Ctx<'a> {
             }
         }
         // What the moment does not override itself, it reads from the layer.
-        for known in Known::ALL.into_iter().filter(|known| self::applies(*known, moment, set)) {
+        let read = Known::ALL.map(|known| self.applies(known, reducer, set).then_some(known));
+        for known in read.into_iter().flatten() {
             if !call.settings.iter().any(|setting| setting.name.text == known.name()) {
                 self.use_value(known.name());
             }
@@ -548,15 +735,34 @@ impl<'a> Ctx<'a> {
             }
         }
     }
+
+    /// Whether a setting makes a difference to a statistic.
+    fn applies(&self, known: Known, reducer: Reducer, set: &IndexSet) -> bool {
+        let is_tracked = matches!(set.name.text.as_str(), "batch" | "all") && !self.in_gradient;
+        match (known, reducer) {
+            (Known::Groups, _) => set.name.text == "group" && set.count.is_none(),
+            (Known::Eps, Reducer::Moment(moment)) => moment.is_root(),
+            (Known::Momentum, Reducer::Moment(_)) => is_tracked,
+            (Known::Running, Reducer::Moment(moment)) => {
+                is_tracked && moment.quantity() == normact_ir::Quantity::Variance
+            }
+            (Known::Eps | Known::Momentum | Known::Running, Reducer::Own(_)) => false,
+        }
+    }
 }
 
-/// Whether a setting makes a difference to a moment.
-fn applies(known: Known, moment: Moment, set: &IndexSet) -> bool {
-    let over_samples = matches!(set.name.text.as_str(), "batch" | "all");
-    match known {
-        Known::Groups => set.name.text == "group" && set.count.is_none(),
-        Known::Eps => moment.is_root(),
-        Known::Momentum => over_samples,
-        Known::Running => over_samples && moment.quantity() == normact_ir::Quantity::Variance,
-    }
+/// The names of the lines that may state gradients, in order and to look one up.
+struct Results<'a> {
+    listed: &'a [String],
+    known: HashSet<&'a str>,
+}
+
+/// The names of the lines that state gradients: that of the input, then those of the params.
+fn results(gradient: &Gradient, layer: &Layer) -> Vec<String> {
+    let input = gradient.arguments.first().unwrap_or(&layer.input);
+    let params = layer.statements.iter().filter_map(|statement| match statement {
+        Statement::Param { name, .. } => Some(name),
+        Statement::Let { .. } => None,
+    });
+    std::iter::once(input).chain(params).map(|name| format!("d{}", name.text)).collect()
 }

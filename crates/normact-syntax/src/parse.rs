@@ -149,7 +149,9 @@ fn syntax_error(text: &str, comments: &[Comment], at: usize, expected: &str) -> 
             .related(Span::new(open, open + 1), format!("this `{bracket}` is not closed"))
             .help(format!("close the `{bracket}`"));
     }
-    match advice(text, at, found) {
+    let (definition, _) = definition_around(text, comments, at);
+    let is_gradient = begins_gradient(&text[definition..]);
+    match advice_on_gradients(text, at, found).filter(|_| is_gradient).or_else(|| advice(text, at, found)) {
         Some(advice) => diagnostic.help(advice),
         None => diagnostic,
     }
@@ -203,6 +205,19 @@ fn advice(text: &str, at: usize, found: &str) -> Option<&'static str> {
     })
 }
 
+/// What people hear who write a gradient as if it were a layer.
+fn advice_on_gradients(text: &str, at: usize, found: &str) -> Option<&'static str> {
+    Some(match found {
+        "=" if text[..at].ends_with(|c: char| c == ' ' || c.is_ascii_alphanumeric() || c == '_') => {
+            "the expression in the line before is not complete"
+        }
+        "param" => "a gradient reads the params of its layer; remove the line",
+        "}" | "[" | "(" => "each line of a gradient has a name: `let t = ...`, `dx = ...`",
+        "" => "a gradient ends with `}`",
+        _ => return None,
+    })
+}
+
 /// Rules that could have followed, in the words of the user.
 fn expectation(rules: &[Rule]) -> String {
     let mut words: Vec<&str> = Vec::new();
@@ -218,10 +233,12 @@ fn expectation(rules: &[Rule]) -> String {
             Rule::binding | Rule::let_word => "`let`",
             Rule::function | Rule::fn_word => "`fn`",
             Rule::layer | Rule::layer_word => "`layer`",
+            Rule::gradient | Rule::gradient_word => "`gradient`",
+            Rule::stated => "a gradient such as `dx = ...`",
             Rule::index_set => "an index set such as `[batch]`",
             Rule::set_name => "the name of an index set",
             Rule::EOI | Rule::file => "the end of the text",
-            Rule::statement | Rule::primary | Rule::word | Rule::keyword => "an expression",
+            Rule::statement | Rule::given | Rule::primary | Rule::word | Rule::keyword => "an expression",
             Rule::WHITESPACE | Rule::COMMENT | Rule::gap | Rule::negative => continue,
         };
         if !words.contains(&word) {
@@ -252,23 +269,32 @@ struct Blanked {
 fn blank(readable: &mut String, comments: &[Comment], at: usize) -> Blanked {
     let text = readable.as_str();
     let (definition, next_definition) = definition_around(text, comments, at);
-    let inside_layer = text[definition..].starts_with("layer") && {
+    let is_gradient = begins_gradient(&text[definition..]);
+    let inside_body = (is_gradient || text[definition..].starts_with("layer")) && {
         // Between the braces, and the closing one is there.
         let open = text[definition..at.max(definition)].contains('{');
         let close = text[at..next_definition].contains('}');
         open && close
     };
-    let region = if inside_layer {
+    let region = if inside_body {
         let body = definition + text[definition..at].find('{').map_or(0, |open| open + 1);
         let close = at + text[at..next_definition].rfind('}').unwrap_or(0);
-        let starts = statement_starts(text, body, close);
+        let starts = statement_starts(text, body, close, is_gradient);
         let start = starts.iter().copied().rfind(|start| *start <= at).unwrap_or(body);
         let end = starts.iter().copied().find(|start| *start > at).unwrap_or(close);
-        Span::new(start, end.max(start))
+        // Where the line before is not complete, the name of a result is read as its end.
+        let ends_before = |name: &str| text.get(start + name.len()..at).is_some_and(|gap| gap.trim().is_empty());
+        let is_name = is_gradient && stated_name(&text[start..]).is_some_and(ends_before);
+        match starts.iter().copied().rfind(|before| is_name && *before < start) {
+            Some(before) => Span::new(before, start),
+            None => Span::new(start, end.max(start)),
+        }
     } else {
         Span::new(definition, next_definition)
     };
-    let name = statement_name(&text[region.start..region.end]);
+    let lost = &text[region.start..region.end];
+    let result = stated_name(lost.trim_start()).filter(|_| is_gradient).map(str::to_owned);
+    let name = result.or_else(|| statement_name(lost));
     let blanked: String = text[region.start..region.end]
         .chars()
         .map(|c| if c == '\n' { "\n".to_owned() } else { " ".repeat(c.len_utf8()) })
@@ -284,7 +310,7 @@ fn definition_around(text: &str, comments: &[Comment], at: usize) -> (usize, usi
     let mut starts = vec![0];
     starts.extend(line_starts(text, 0, text.len()).filter(|start| {
         let rest = &text[*start..];
-        (begins_with_word(rest, "fn") || begins_with_word(rest, "layer"))
+        (begins_with_word(rest, "fn") || begins_with_word(rest, "layer") || begins_gradient(rest))
             && !comments.iter().any(|comment| comment.span.start <= *start && *start < comment.span.end)
     }));
     let start = starts.iter().copied().rfind(|start| *start <= at).unwrap_or(0);
@@ -292,15 +318,17 @@ fn definition_around(text: &str, comments: &[Comment], at: usize) -> (usize, usi
     (start, end)
 }
 
-/// Where `param`, `let` and, after an empty line, anything else begins in the body of a layer.
-fn statement_starts(text: &str, from: usize, to: usize) -> Vec<usize> {
+/// Where `param`, `let`, in a gradient a result, and after an empty line anything else begins in a body.
+fn statement_starts(text: &str, from: usize, to: usize, is_gradient: bool) -> Vec<usize> {
     let mut after_blank_line = false;
     line_starts(text, from, to)
         .filter(|start| {
             let rest = &text[*start..to];
             let blank = rest.trim_start_matches([' ', '\t', '\r']).starts_with('\n') || rest.is_empty();
-            let begins =
-                begins_with_word(rest, "param") || begins_with_word(rest, "let") || (after_blank_line && !blank);
+            let begins = begins_with_word(rest, "param")
+                || begins_with_word(rest, "let")
+                || (is_gradient && stated_name(rest).is_some())
+                || (after_blank_line && !blank);
             after_blank_line = blank;
             begins
         })
@@ -318,6 +346,22 @@ fn line_starts(text: &str, from: usize, to: usize) -> impl Iterator<Item = usize
 
 fn begins_with_word(text: &str, word: &str) -> bool {
     text.strip_prefix(word).is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_'))
+}
+
+/// Whether a gradient begins here: `gradient` and a name. Elsewhere the word is a name itself.
+fn begins_gradient(text: &str) -> bool {
+    begins_with_word(text, "gradient")
+        && text["gradient".len()..]
+            .trim_start_matches([' ', '\t'])
+            .starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+}
+
+/// The name of a result at the start of a line of a gradient.
+fn stated_name(text: &str) -> Option<&str> {
+    let name = found(text, 0);
+    let is_name = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    let after = text[name.len()..].trim_start_matches([' ', '\t']);
+    (is_name && after.starts_with('=') && !after.starts_with("==")).then_some(name)
 }
 
 /// The name that a statement or definition gives, if it can be made out.
@@ -351,6 +395,7 @@ impl Reader<'_> {
         match pair.as_rule() {
             Rule::function => Some(Item::Function(self.function(pair))),
             Rule::layer => Some(Item::Layer(self.layer(pair))),
+            Rule::gradient => Some(Item::Gradient(self.gradient(pair))),
             _ => None,
         }
     }
@@ -390,6 +435,27 @@ impl Reader<'_> {
             }
         }
         layer
+    }
+
+    fn gradient(&mut self, pair: Pair<'_, Rule>) -> Gradient {
+        let span = self.span(&pair);
+        let mut inner = parts(pair);
+        let layer = name(next(&mut inner));
+        let mut gradient = Gradient { span, layer, arguments: vec![], settings: vec![], lines: vec![] };
+        for part in inner {
+            match part.as_rule() {
+                Rule::name => gradient.arguments.push(self::name(part)),
+                Rule::setting => gradient.settings.push(self.setting(part)),
+                rule => {
+                    let span = self.span(&part);
+                    let mut inner = parts(part);
+                    let name = self::name(next(&mut inner));
+                    let value = self.expr(next(&mut inner));
+                    gradient.lines.push(Line { span, is_let: rule == Rule::binding, name, value });
+                }
+            }
+        }
+        gradient
     }
 
     fn param(&mut self, pair: Pair<'_, Rule>) -> Statement {
@@ -513,7 +579,9 @@ fn next<'i>(pairs: &mut impl Iterator<Item = Pair<'i, Rule>>) -> Pair<'i, Rule> 
 
 /// The parts of a phrase after its keyword.
 fn parts<'i>(pair: Pair<'i, Rule>) -> impl Iterator<Item = Pair<'i, Rule>> {
-    let is_keyword = |rule: Rule| matches!(rule, Rule::fn_word | Rule::layer_word | Rule::param_word | Rule::let_word);
+    let is_keyword = |rule: Rule| {
+        matches!(rule, Rule::fn_word | Rule::layer_word | Rule::gradient_word | Rule::param_word | Rule::let_word)
+    };
     pair.into_inner().filter(move |part| !is_keyword(part.as_rule()))
 }
 

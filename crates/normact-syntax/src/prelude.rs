@@ -18,7 +18,7 @@ pub fn functions() -> &'static [Function] {
             .into_iter()
             .filter_map(|item| match item {
                 Item::Function(function) => Some(function),
-                Item::Layer(_) => None,
+                Item::Layer(_) | Item::Gradient(_) => None,
             })
             .collect()
     });

@@ -142,11 +142,11 @@ fn one_run_reports_every_mistake() {
               │
               = help: close the `(`
 
-            error[E0101]: expected an operator, `fn`, `layer` or the end of the text, found `^`
+            error[E0101]: expected an operator, `fn`, `layer`, `gradient` or the end of the text, found `^`
               ┌─ t.nact:8:13
               │
             8 │ fn f(a) = a ^ 2
-              │             ^ expected an operator, `fn`, `layer` or the end of the text
+              │             ^ expected an operator, `fn`, `layer`, `gradient` or the end of the text
               │
               = help: there is no power operator; write `square(x)` or `x * x`
 

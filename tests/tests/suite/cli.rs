@@ -233,6 +233,34 @@ fn gradcheck_passes_on_every_device_and_fails_where_the_gradient_is_none() {
 }
 
 #[test]
+fn gradcheck_compares_the_gradient_that_a_file_states() {
+    let folder = tempdir().unwrap();
+    let path = folder.path().join("l.nact");
+    let file = path.to_str().unwrap();
+    let (code, right, _) = run(&["show", "bn_relu", "--as", "gradient"]);
+    assert_eq!(code, 0);
+    std::fs::write(&path, &right).unwrap();
+    assert_eq!(run(&["fmt", "--check", file]).0, 0, "{right}");
+    assert_eq!(run(&["check", "--deny-warnings", file]).0, 0, "{right}");
+    let (code, table, message) = run(&["gradcheck", file, "--device", "cpu"]);
+    assert_eq!(code, 0, "{table}{message}");
+    assert!(table.contains("stated"), "{table}");
+    let wrong = right.replacen("dbeta  = ", "dbeta  = 2 * ", 1);
+    assert_ne!(wrong, right);
+    std::fs::write(&path, &wrong).unwrap();
+    let (code, table, message) = run(&["gradcheck", file, "--device", "cpu"]);
+    assert_eq!(code, 1, "{table}{message}");
+    assert!(message.contains("the stated gradient of `beta` is wrong: at ["), "{message}");
+    let (code, rows, _) = run(&["gradcheck", file, "--device", "cpu", "--json"]);
+    assert_eq!(code, 1);
+    let rows: Vec<Value> = rows.lines().map(|row| serde_json::from_str(row).unwrap()).collect();
+    for row in rows {
+        let is_wrong = row["stated_error"].as_f64().unwrap() > 1e-9;
+        assert_eq!(is_wrong, row["gradient"] == "beta", "{row}");
+    }
+}
+
+#[test]
 fn run_computes_outputs_gradients_and_state() {
     let folder = tempdir().unwrap();
     let (input, output) = (folder.path().join("in.safetensors"), folder.path().join("out.safetensors"));

@@ -2,6 +2,7 @@
 
 use expect_test::expect_file;
 use normact::egraph::{Class, Rule, Theme, simplify_rules};
+use normact::ir::stated::Statistic;
 use normact::ir::{Moment, Prim};
 
 use crate::support::{root, run};
@@ -17,6 +18,10 @@ fn lists() -> String {
     text.push_str("\n| moment | meaning |\n|---|---|\n");
     for moment in Moment::ALL {
         text.push_str(&row(format!("{}[set](x)", moment.name()), moment.doc()));
+    }
+    text.push_str("\n| in gradients only | meaning |\n|---|---|\n");
+    for (name, _, doc) in Statistic::OWN {
+        text.push_str(&row(format!("{name}[set](x)"), doc));
     }
     text.push_str("\nThe prelude, in the language itself:\n\n```\n");
     let source = normact::syntax::prelude_source();

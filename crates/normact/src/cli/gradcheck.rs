@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use normact_ir::{Inputs, Layer, Mode, Shape, evaluate, gradcheck};
+use normact_ir::{Inputs, Layer, Mode, Shape, evaluate, gradcheck, stated};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -17,14 +17,18 @@ Examples:
 
 The gradient of the reference evaluator is compared with finite differences in f64 (tolerance
 1e-6), and the module's gradient on the device with that of the evaluator in f32 (tolerance 1e-3 of
-the largest element). Exit code 1 if one does not hold.";
+the largest element). A gradient that the file states, as in `gradient name(x, dy) { ... }`, is
+compared with that of the evaluator in f64 (tolerance 1e-9 of the largest element). Exit code 1 if
+one does not hold.";
 
 /// The largest relative error of the chain rule against finite differences.
 const DIFFERENCE_TOLERANCE: f64 = 1e-6;
 /// The largest error of the module in f32, relative to the largest element of the gradient.
 const DEVICE_TOLERANCE: f64 = 1e-3;
+/// The largest error of a stated gradient, relative to the largest element of the layer's.
+const STATED_TOLERANCE: f64 = 1e-9;
 
-/// Compare a layer's gradients with finite differences
+/// Compare a layer's gradients with finite differences, and with those its file states
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -58,6 +62,9 @@ struct Row {
     difference_error: f64,
     device: &'static str,
     device_error: f64,
+    /// Absent where the file does not state the gradient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stated_error: Option<f64>,
     passed: bool,
 }
 
@@ -66,29 +73,52 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         return Err(Failure::new(format!("finite differences on an input {} take too long", args.shape))
             .help("give a shape of at most 4096 elements; small ones check the same formulas"));
     }
-    let layer = args.layer.load()?.layer;
+    let loaded = args.layer.load()?;
+    let layer = loaded.layer;
+    let stated = loaded.text.and_then(|text| text.compiled.gradient).map(|stated| stated.gradient);
     let mode = if args.eval { Mode::Evaluation } else { Mode::Training };
     let (inputs, dy) = random_inputs(&layer, &args.shape, args.seed);
     let checks = gradcheck(&layer.dag, &inputs, &dy, mode).map_err(|error| Failure::new(error.to_string()))?;
     let expected = evaluate(&layer.dag, &inputs, mode).map_err(|error| Failure::new(error.to_string()))?.gradients(&dy);
+    let stated = match &stated {
+        Some(_) if args.eval => {
+            note("the stated gradient is that of training; leave out `--eval` to compare it");
+            vec![]
+        }
+        Some(stated) => {
+            stated::check(&layer.dag, stated, &inputs, &dy).map_err(|error| Failure::new(error.to_string()))?
+        }
+        None => vec![],
+    };
     let opened = device::open(args.device)?;
     let found = on_device(&layer, &inputs, &dy, mode, &opened.device)?;
     let expected = std::iter::once(&expected.x).chain(&expected.params);
     let rows: Vec<Row> = checks
         .iter()
         .zip(expected.zip(&found))
-        .map(|(check, (expected, found))| {
+        .enumerate()
+        .map(|(number, (check, (expected, found)))| {
             let device_error = relative_error(expected, found);
+            let stated_error = stated.get(number).and_then(Option::as_ref).map(|check| check.worst);
+            let is_as_stated = stated_error.is_none_or(|error| error <= STATED_TOLERANCE);
             Row {
                 gradient: check.name.clone(),
                 difference_error: check.worst,
                 device: opened.name,
                 device_error,
-                passed: check.worst <= DIFFERENCE_TOLERANCE && device_error <= DEVICE_TOLERANCE,
+                stated_error,
+                passed: check.worst <= DIFFERENCE_TOLERANCE && device_error <= DEVICE_TOLERANCE && is_as_stated,
             }
         })
         .collect();
     report(args, &layer, opened.name, &rows)?;
+    for (number, check) in stated.iter().enumerate() {
+        if let Some(check) = check.as_ref().filter(|check| check.worst > STATED_TOLERANCE) {
+            // The gradients are those of the input, then of the parameters.
+            let place = if number == 0 { index_in(args.shape.dims(), check.index) } else { vec![check.index] };
+            note(&difference(check, &place));
+        }
+    }
     Ok(if rows.iter().all(|row| row.passed) { Outcome::Success } else { Outcome::Negative })
 }
 
@@ -98,13 +128,40 @@ fn report(args: &Args, layer: &Layer, device: &str, rows: &[Row]) -> Result<(), 
     }
     note(&format!("{} on a random input {}, seed {}", layer.name, args.shape, args.seed));
     let width = rows.iter().map(|row| row.gradient.len()).max().unwrap_or(0).max("gradient".len());
-    let mut text = format!("{:width$}  differences  {device:>11}\n", "gradient");
+    let has_stated = rows.iter().any(|row| row.stated_error.is_some());
+    let stated_column = |text: &str| if has_stated { format!("  {text:>11}") } else { String::new() };
+    let title = stated_column("stated");
+    let mut text = format!("{:width$}  differences  {device:>11}{title}\n", "gradient");
     for row in rows {
         let verdict = if row.passed { "ok" } else { "WRONG" };
         let (difference, on_device) = (row.difference_error, row.device_error);
-        text.push_str(&format!("{:width$}  {difference:>11.1e}  {on_device:>11.1e}  {verdict}\n", row.gradient));
+        let stated = stated_column(&row.stated_error.map_or_else(|| "-".to_owned(), |error| format!("{error:.1e}")));
+        text.push_str(&format!(
+            "{:width$}  {difference:>11.1e}  {on_device:>11.1e}{stated}  {verdict}\n",
+            row.gradient
+        ));
     }
     print(&text)
+}
+
+/// Where a stated gradient is wrong, and how much.
+fn difference(check: &stated::Check, place: &[usize]) -> String {
+    let stated::Check { name, worst, stated, gradient, .. } = check;
+    format!(
+        "the stated gradient of `{name}` is wrong: at {place:?} it is {stated}, that of the layer {gradient} \
+         ({worst:.1e} of the largest element)"
+    )
+}
+
+/// The index of an element of a tensor in row-major order.
+fn index_in(dims: &[usize], element: usize) -> Vec<usize> {
+    let mut index = vec![0; dims.len()];
+    let mut rest = element;
+    for (place, size) in index.iter_mut().zip(dims).rev() {
+        *place = rest % size;
+        rest /= size;
+    }
+    index
 }
 
 /// An input, parameters near their initial values, and an upstream gradient, all away from zero.

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use normact_egraph::{Budget, canonical, canonical_rules};
 use normact_ir::{Dag, Layer, Mode, Shape, check, json};
 use normact_plan::{Plan, Sizes, gradient_text, joint, plan_text};
-use normact_syntax::print as print_text;
+use normact_syntax::{Source, format, parse, print as print_text};
 
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ Examples:
   normact show evonorm_s0                       the formula with its functions inlined
   normact show evonorm_b0 --as graph            nodes, axes, statistics
   normact show my.nact --as canonical           what equal layers have in common, and their key
-  normact show evonorm_s0 --as gradient         the layer and its derivatives as formulas
+  normact show evonorm_s0 --as gradient         the layer and its gradient, as text that reads back
   normact show bn_relu --as plan --shape 32,64,32,32
                                                 passes over memory, and what is kept for backward
   normact show my.nact:best --as json > best.json
@@ -56,7 +56,7 @@ enum Form {
     Graph,
     /// The normal form that all equal layers share, with its key
     Canonical,
-    /// The result and the gradients of the input and of every parameter, as formulas
+    /// The layer and the gradients of its input and of every parameter, in the language
     Gradient,
     /// The passes over memory of a training step, and what is kept between forward and backward
     Plan,
@@ -110,7 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         Form::Text => print_text(layer),
         Form::Graph => normact_emit::listing(layer),
         Form::Canonical => canonical_text(layer),
-        Form::Gradient => gradient_text(&joint(&layer.dag, Mode::Training, None), &layer.name, &layer.dag),
+        Form::Gradient => gradient(layer),
         Form::Plan => plan(layer, &args.shape)?,
         Form::Json => json::to_json_pretty(layer) + "\n",
         Form::Latex => normact_emit::latex(layer),
@@ -119,6 +119,15 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         Form::Dot => normact_emit::dot(layer),
     })?;
     Ok(Outcome::Success)
+}
+
+/// The layer and its gradient, as a file in standard layout.
+fn gradient(layer: &Layer) -> String {
+    let gradient = gradient_text(&joint(&layer.dag, Mode::Training, None), &layer.name, &layer.dag);
+    let source = Source::new(layer.name.clone(), format!("{}\n{gradient}", print_text(layer)));
+    let (parsed, diagnostics) = parse(&source);
+    // A text that is longer than what is read back stays as it is.
+    if diagnostics.is_empty() { format(&source, &parsed.file) } else { source.text }
 }
 
 fn plan(layer: &Layer, shape: &Shape) -> Result<String, Failure> {
