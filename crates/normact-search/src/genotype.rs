@@ -114,34 +114,25 @@ impl Genotype {
     /// The layer, with every node.
     pub fn layer(&self, name: &str) -> Layer {
         let mut builder = Builder::new();
-        let mut append = |op, operands| {
-            builder.append(op, operands).unwrap_or_else(|error| unreachable!("operands precede their users: {error}"))
-        };
         let number = |value| Scalar::new(value).unwrap_or(Scalar::ZERO);
-        let mut nodes = vec![append(Op::Input, Operands::None), append(Op::Constant(number(0.0)), Operands::None)];
-        let params = [("v0", 0.0), ("v1", 1.0), ("gamma", 1.0), ("beta", 0.0)];
-        let mut builder_params = vec![];
-        for (name, init) in params {
+        let [v0, v1, gamma, beta] = [("v0", 0.0), ("v1", 1.0), ("gamma", 1.0), ("beta", 0.0)].map(|(name, init)| {
             let param = Param { name: name.to_owned(), extent: Extent::PerChannel, init: number(init) };
-            builder_params.push(param);
-        }
-        let ids: Vec<_> = builder_params
-            .into_iter()
-            .map(|param| builder.declare(param).unwrap_or_else(|error| unreachable!("names are distinct: {error}")))
-            .collect();
+            Op::Param(builder.declare(param).unwrap_or_else(|error| unreachable!("the names are distinct: {error}")))
+        });
         let mut append = |op, operands| {
             builder.append(op, operands).unwrap_or_else(|error| unreachable!("operands precede their users: {error}"))
         };
-        nodes.extend([ids[0], ids[1]].map(|id| append(Op::Param(id), Operands::None)));
+        let mut nodes: Vec<_> =
+            [Op::Input, Op::Constant(Scalar::ZERO), v0, v1].map(|op| append(op, Operands::None)).into();
         for gene in &self.genes {
             let operands: Vec<_> = gene.operands.iter().map(|&operand| nodes[operand]).collect();
             let operands = Operands::from_slice(&operands).unwrap_or(Operands::None);
             nodes.push(append(gene.op, operands));
         }
         let result = nodes[nodes.len() - 1];
-        let gamma = append(Op::Param(ids[2]), Operands::None);
+        let gamma = append(gamma, Operands::None);
         let scaled = append(Op::Prim(Prim::Mul), Operands::Two(result, gamma));
-        let beta = append(Op::Param(ids[3]), Operands::None);
+        let beta = append(beta, Operands::None);
         let shifted = append(Op::Prim(Prim::Add), Operands::Two(scaled, beta));
         Layer { name: name.to_owned(), dag: builder.finish(shifted) }
     }
