@@ -1,0 +1,78 @@
+//! What a search asks of the outside: how good a layer is.
+
+use normact_ir::Layer;
+
+/// Judges layers. A search calls it from one worker; several workers have one each.
+pub trait Fitness {
+    /// Judges a layer; the same layer, seed and protocol give the same verdict.
+    ///
+    /// # Errors
+    /// The layer cannot be judged for a reason that has nothing to do with it; the search stops.
+    fn evaluate(&mut self, layer: &Layer, protocol: Protocol, seed: u64) -> Result<Verdict, String>;
+}
+
+/// How a layer is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Rejection tests first, then training.
+    Tested,
+    /// Training alone.
+    Untested,
+}
+
+impl Protocol {
+    /// The name in the store.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Tested => "tested",
+            Protocol::Untested => "untested",
+        }
+    }
+}
+
+/// What came out.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// One score per anchor, higher is better.
+    Scored(Vec<f64>),
+    /// It was not worth training to the end.
+    Rejected {
+        /// Which test it failed.
+        reason: Reason,
+        /// What was found, in words.
+        detail: String,
+    },
+}
+
+/// Why a layer was rejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Its output does not depend on its input, or a statistic is degenerate.
+    Structure,
+    /// It learns too little in the first steps.
+    Quality,
+    /// Its gradients explode.
+    Stability,
+    /// The processes that judged it died, one after the other.
+    Crash,
+}
+
+impl Reason {
+    /// Every reason.
+    pub const ALL: [Reason; 4] = [Reason::Structure, Reason::Quality, Reason::Stability, Reason::Crash];
+
+    /// The name in the store and in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Reason::Structure => "structure",
+            Reason::Quality => "quality",
+            Reason::Stability => "stability",
+            Reason::Crash => "crash",
+        }
+    }
+
+    /// The reason of that name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}

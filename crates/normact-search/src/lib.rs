@@ -1,0 +1,19 @@
+//! The search for layers, as in "Evolving Normalization-Activation Layers" (Liu et al. 2020): random graphs,
+//! mutation, tournaments, rejection, and random search to compare with.
+//!
+//! [`work`] is the whole of it: propose, judge, store, again. What a layer is worth is passed in as a
+//! [`Fitness`]; the crate knows no tensors. Everything is in a [`Store`], so that any number of processes
+//! can take part and any of them can be killed. A [`Space`] draws and mutates [`Genotype`]s, [`tournament`]
+//! chooses parents.
+
+mod fitness;
+mod genotype;
+mod selection;
+mod store;
+mod worker;
+
+pub use fitness::{Fitness, Protocol, Reason, Verdict};
+pub use genotype::{Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, depends_on_input};
+pub use selection::{Winner, front, tournament};
+pub use store::{Candidate, Evaluation, Origin, Run, Store, StoreError};
+pub use worker::{End, Event, Evolution, Options, SearchError, Strategy, work};
