@@ -21,6 +21,7 @@ pub mod data;
 pub mod device;
 mod failure;
 pub mod files;
+pub mod fitness;
 pub mod load;
 pub mod train;
 
