@@ -2,12 +2,14 @@
 
 #![allow(missing_docs)]
 
+mod anchors;
 mod canon;
 mod cases;
 mod cli;
 mod documentation;
 mod equality;
 mod examples;
+mod fitness;
 mod hostile;
 mod kernels;
 mod oracle;

@@ -106,14 +106,14 @@ impl Anchor {
     }
 
     /// A network for small images and a small machine: an eighth of ResNet-50's channels and a quarter
-    /// of the others', a third of the blocks, images of 16x16. Its last images are 2x2, so that
+    /// of the others', a third of the blocks, images of 12x12. Its last images are 2x2, so that
     /// statistics over positions still have something to average.
     pub fn small(architecture: Architecture) -> Self {
         let width = match architecture {
             Architecture::ResNet50 => 0.125,
             Architecture::MobileNetV2 | Architecture::EfficientNetB0 => 0.25,
         };
-        Self { architecture, stem: Stem::Cifar, width, depth: 0.33, resolution: 16 }
+        Self { architecture, stem: Stem::Cifar, width, depth: 0.33, resolution: 12 }
     }
 
     /// Whether a network of this size can be built.

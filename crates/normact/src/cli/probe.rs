@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
+use normact_syntax::Code;
 use serde::Serialize;
 
 use super::{LayerArgs, Outcome, print, print_json};
-use crate::Failure;
 use crate::anchors::{Anchor, Architecture};
 use crate::data::{cifar10, digits};
 use crate::device::{self, DeviceChoice};
-use crate::fitness::{MeasureOn, Quality, Rejection, Stability, Task, TaskConfig, Test, probe};
+use crate::fitness::{Quality, Rejection, Stability, Task, TaskConfig, Test, probe};
+use crate::{Failure, load};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,7 +23,7 @@ training reaches a fair accuracy. Stability: convolution weights moved by gradie
 of the loss's gradient do not make it grow without bound.
 
 On the digits the networks are small (an eighth to a quarter of the channels, a third of the blocks,
-images of 16x16); on CIFAR-10 they are those of the published search. --width, --depth and
+images of 12x12) and a step has 32; on CIFAR-10 they are those of the published search. --width, --depth and
 --resolution change either. Exit codes: 0 the layer passes, 1 it is rejected, 2 bad use.";
 
 /// Test whether a layer is worth training: structure, quality, stability
@@ -52,9 +53,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PIXELS")]
     resolution: Option<usize>,
 
-    /// Images of one step
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    batch: usize,
+    /// Images of one step [default: 32, for CIFAR-10 128]
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+
+    /// The learning rate of the quality test [default: 0.025, for CIFAR-10 0.1]
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
 
     /// Steps of the quality test; 0 leaves it out
     #[arg(long, value_name = "N", default_value_t = 100)]
@@ -102,13 +107,19 @@ struct Report<'a> {
 
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     check(args)?;
-    let layer = args.layer.load()?.layer;
+    // What is no layer for other commands is a negative answer here.
+    let layer = load::load_tolerating(&[Code::IgnoresInput], &args.layer.layer, &args.layer.set)?.layer;
     let dataset = match &args.data {
         Some(folder) => cifar10::load(folder)?,
         None => digits::load(),
     };
     let device = device::open(args.device)?;
-    let config = TaskConfig { batch: args.batch, measure_on: MeasureOn::Validation, ..TaskConfig::default() };
+    let base = TaskConfig::for_dataset(&dataset);
+    let config = TaskConfig {
+        batch: args.batch.unwrap_or(base.batch),
+        learning_rate: args.lr.unwrap_or(base.learning_rate),
+        ..base
+    };
     let task = Task::new(&dataset, config, &device)?;
     let rejection = Rejection {
         quality: (args.quality_steps > 0).then_some(Quality { steps: args.quality_steps, accuracy: args.accuracy }),

@@ -205,3 +205,76 @@ impl ModuleMapper for Replace<'_> {
 fn is_convolution<const D: usize>() -> bool {
     D == 4
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::anchors::Architecture;
+    use crate::data::digits;
+    use crate::device::{self, DeviceChoice};
+    use crate::fitness::TaskConfig;
+    use crate::load;
+
+    fn close(found: f64, expected: f64, tolerance: f64) {
+        assert!((found - expected).abs() <= tolerance * expected.abs(), "found {found}, expected {expected}");
+    }
+
+    #[test]
+    fn the_norm_s_gradient_is_that_of_calculus() {
+        // Of sum(a w^4 / 12) the gradient is a w^3 / 3 and the Hessian a w^2 on the diagonal.
+        let (weights, scale) = ([0.5_f32, -1.0, 2.0, 0.25], [3.0_f32, 1.0, -2.0, 5.0]);
+        let slopes = |w: &[f32]| w.iter().zip(scale).map(|(w, a)| a * w.powi(3) / 3.0).collect::<Vec<f32>>();
+        let current = slopes(&weights);
+        let length = norm(&current);
+        let found = norm_gradient(&weights, &current, length, &mut |w| Ok(slopes(w))).unwrap();
+        for ((w, a), found) in weights.into_iter().map(f64::from).zip(scale.map(f64::from)).zip(found) {
+            close(f64::from(found), a * w * w * (a * w.powi(3) / 3.0) / length, 1e-3);
+        }
+    }
+
+    #[test]
+    fn an_ascent_goes_as_far_as_its_steps_and_its_limit() {
+        // Of 2 w^2 the gradient is 4 w, and the gradient of its norm 4: each step of 0.1 adds 0.4 to w.
+        let ascend_from = |start: f32, options: Stability| {
+            ascend(vec![start], &options, &mut |w| Ok(w.iter().map(|w| 4.0 * w).collect())).unwrap()
+        };
+        let ascent = ascend_from(1.0, Stability { steps: 10, ..Stability::default() });
+        assert_eq!((ascent.steps, ascent.first_norm, ascent.end), (10, Some(4.0), AscentEnd::Stable));
+        close(ascent.largest_norm, 4.0 * (1.0 + 10.0 * 0.4), 1e-4);
+
+        let ascent = ascend_from(-1.0, Stability { limit: 8.0, ..Stability::default() });
+        assert_eq!((ascent.steps, ascent.end), (3, AscentEnd::PassedLimit));
+        let ascent = ascend_from(f32::NAN, Stability::default());
+        assert_eq!((ascent.steps, ascent.first_norm, ascent.end), (0, None, AscentEnd::NotFinite));
+        let ascent = ascend_from(0.0, Stability::default());
+        assert_eq!((ascent.steps, ascent.end), (0, AscentEnd::Stable));
+    }
+
+    #[test]
+    fn in_a_network_a_small_step_raises_the_norm_as_its_gradient_says() {
+        let (seed, dataset, device) = (5, digits::load(), device::open(DeviceChoice::Cpu).unwrap());
+        let task = Task::new(&dataset, TaskConfig::for_dataset(&dataset), &device).unwrap();
+        let layer = load::layer("evonorm_s0", &[]).unwrap();
+        for architecture in Architecture::ALL {
+            let anchor = Anchor { width: 0.05, depth: 0.01, ..Anchor::small(architecture) };
+            let mut network = Network::new(&anchor, &layer, Ends::of(&dataset), seed, task.device()).unwrap().train();
+            let samples = task.training_samples(seed).next().unwrap();
+            let batch = task.training_batch(&samples, &anchor, &device.device.clone().autodiff());
+            let start = Collect::from(&network, None).unwrap();
+            let mut at = |weights: &[f32]| {
+                network = network.clone().map(&mut Replace { values: weights });
+                gradient(&network, &batch)
+            };
+            let current = at(&start).unwrap();
+            assert_eq!(start.len(), current.len());
+            let uphill = norm_gradient(&start, &current, norm(&current), &mut at).unwrap();
+            // Along the gradient itself the slope is its norm.
+            let slope = norm(&uphill);
+            let step = 1e-3 * norm(&start) / slope;
+            let mut norm_at = |by: f64| norm(&at(&moved(&start, &uphill, by)).unwrap());
+            let measured = (norm_at(step) - norm_at(-step)) / (2.0 * step * slope);
+            assert!(slope > 0.01, "{architecture:?}: slope {slope}");
+            close(measured, slope, 0.05);
+        }
+    }
+}
