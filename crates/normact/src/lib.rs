@@ -11,6 +11,7 @@
 //! [`egraph`] tells what layers are equal to. The command line is [`cli`]. Only this crate reads and
 //! writes files.
 
+pub mod anchors;
 pub mod bench;
 pub mod built_in;
 mod canon;
@@ -20,6 +21,7 @@ pub mod data;
 pub mod device;
 mod failure;
 pub mod files;
+pub mod fitness;
 pub mod load;
 mod pytorch;
 pub mod train;

@@ -47,13 +47,22 @@ pub fn layer(spec: &str, settings: &[String]) -> Result<Layer, Failure> {
 /// # Errors
 /// Those of [`layer`].
 pub fn load(spec: &str, settings: &[String]) -> Result<Loaded, Failure> {
+    load_tolerating(&[], spec, settings)
+}
+
+/// Finds a layer as [`load`] does, and overlooks what the `tolerated` codes say about it: a command that
+/// judges layers has an answer of its own for one that ignores its input.
+///
+/// # Errors
+/// Those of [`layer`].
+pub fn load_tolerating(tolerated: &[Code], spec: &str, settings: &[String]) -> Result<Loaded, Failure> {
     let overrides = Overrides::parse(settings).map_err(Failure::new)?;
     match find(spec)? {
         Found::Graph { source } if !settings.is_empty() => {
             Err(Failure::new(format!("{} is a graph, which has no settings", source.name))
                 .help("leave `--set` out, or use the layer's text"))
         }
-        found => found.load(&overrides),
+        found => found.load(&overrides, tolerated),
     }
 }
 
@@ -90,7 +99,7 @@ pub fn pair(specs: [&str; 2], settings: &[String]) -> Result<[Loaded; 2], Failur
     let mut loaded = Vec::with_capacity(2);
     for (known, found) in known.iter().zip(found) {
         let own: Vec<String> = settings.iter().filter(|setting| applies(known, setting)).cloned().collect();
-        loaded.push(found.load(&Overrides::parse(&own).map_err(Failure::new)?)?);
+        loaded.push(found.load(&Overrides::parse(&own).map_err(Failure::new)?, &[])?);
     }
     let [first, second] = <[Loaded; 2]>::try_from(loaded).unwrap_or_else(|_| unreachable!("two layers were loaded"));
     Ok([first, second])
@@ -103,9 +112,9 @@ enum Found {
 }
 
 impl Found {
-    fn load(self, overrides: &Overrides) -> Result<Loaded, Failure> {
+    fn load(self, overrides: &Overrides, tolerated: &[Code]) -> Result<Loaded, Failure> {
         match self {
-            Found::Text { source, name } => from_text(source, name.as_deref(), overrides),
+            Found::Text { source, name } => from_text(source, name.as_deref(), overrides, tolerated),
             Found::Graph { source } => from_graph(&source),
         }
     }
@@ -113,7 +122,7 @@ impl Found {
     /// The settings a caller may override: those the layer declares, and the four that moments read.
     fn settings(&self) -> Result<Vec<String>, Failure> {
         let loaded = match self {
-            Found::Text { .. } => self.clone().load(&Overrides::none())?,
+            Found::Text { .. } => self.clone().load(&Overrides::none(), &[])?,
             Found::Graph { .. } => return Ok(Vec::new()),
         };
         let own = loaded.text.into_iter().flat_map(|text| text.compiled.settings).map(|(name, _)| name);
@@ -198,8 +207,9 @@ fn utf8(file: &str, bytes: Vec<u8>) -> Result<Source, Box<(Source, Diagnostic)>>
     })
 }
 
-fn from_text(source: Source, name: Option<&str>, overrides: &Overrides) -> Result<Loaded, Failure> {
+fn from_text(source: Source, name: Option<&str>, overrides: &Overrides, tolerated: &[Code]) -> Result<Loaded, Failure> {
     let mut analysis = compile(&source, overrides);
+    analysis.diagnostics.retain(|diagnostic| !tolerated.contains(&diagnostic.code));
     if let (true, Some(name)) = (analysis.has_errors(), name) {
         forgive_neighbours(&mut analysis, &source, name);
     }

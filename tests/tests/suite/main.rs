@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+mod anchors;
 mod canon;
 mod cases;
 mod cli;
@@ -9,6 +10,7 @@ mod deploy;
 mod documentation;
 mod equality;
 mod examples;
+mod fitness;
 mod hostile;
 mod kernels;
 mod oracle;

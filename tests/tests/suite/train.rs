@@ -1,6 +1,7 @@
 //! `normact train`: exact continuation, files, messages, and the accuracy it reaches.
 
 mod data;
+pub(crate) use data::cifar10_folder;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -15,6 +15,7 @@ mod gradcheck;
 mod import;
 mod list;
 mod output;
+mod probe;
 mod run;
 mod show;
 mod simplify;
@@ -90,6 +91,7 @@ enum Command {
     Bench(bench::Args),
     Emit(emit::Args),
     Import(import::Args),
+    Probe(probe::Args),
     Train(train::Args),
     Explain(explain::Args),
     Completions(completions::Args),
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Emit(args) => emit::run(&args),
         Command::Import(args) => import::run(&args),
+        Command::Probe(args) => probe::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Completions(args) => completions::run(&args),

@@ -160,10 +160,39 @@ impl Dataset {
                 values.extend(pixels.map(|pixel| (f32::from(pixel) - normalization.mean) * normalization.scale));
             }
         }
-        let labels: Vec<i32> = samples.iter().map(|sample| i32::from(split.labels[sample.index])).collect();
+        let images = Tensor::from_data(TensorData::new(values, [samples.len(), channels, height, width]), device);
+        (images, labels(split, samples, device))
+    }
+
+    /// As [`Dataset::batch`], of the top left `window` by `window` pixels of each image, scaled to `side` by
+    /// `side`. A pixel of the result is the mean of the part of the image under it.
+    pub fn cropped_batch(
+        &self,
+        split: &Split,
+        samples: &[Sample],
+        window: usize,
+        side: usize,
+        device: &Device,
+    ) -> (Tensor<4>, Tensor<1, Int>) {
+        let ImageShape { channels, height, width } = self.shape;
+        let shares = shares(window, side);
+        let mut values = Vec::with_capacity(samples.len() * channels * side * side);
+        for sample in samples {
+            let start = sample.index * self.shape.pixels();
+            let image = &split.pixels[start..start + self.shape.pixels()];
+            for (plane, normalization) in image.chunks_exact(height * width).zip(&self.normalization) {
+                let pixels: Vec<u8> = moved(plane, height, width, sample).collect();
+                for rows in &shares {
+                    values.extend(shares.iter().map(|columns| {
+                        let row_mean = |row: usize| mean(columns, |column| f32::from(pixels[row * width + column]));
+                        (mean(rows, row_mean) - normalization.mean) * normalization.scale
+                    }));
+                }
+            }
+        }
         (
-            Tensor::from_data(TensorData::new(values, [samples.len(), channels, height, width]), device),
-            Tensor::from_data(TensorData::new(labels, [samples.len()]), device),
+            Tensor::from_data(TensorData::new(values, [samples.len(), channels, side, side]), device),
+            labels(split, samples, device),
         )
     }
 
@@ -176,6 +205,32 @@ impl Dataset {
             (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3)
         })
     }
+}
+
+fn labels(split: &Split, samples: &[Sample], device: &Device) -> Tensor<1, Int> {
+    let labels: Vec<i32> = samples.iter().map(|sample| i32::from(split.labels[sample.index])).collect();
+    Tensor::from_data(TensorData::new(labels, [samples.len()]), device)
+}
+
+/// For each of `side` equal parts of `window` pixels in a row, the pixels it covers and how much of it
+/// each of them is.
+fn shares(window: usize, side: usize) -> Vec<Vec<(usize, f32)>> {
+    // Positions in units of 1 / (window * side), so that they are whole numbers.
+    (0..side)
+        .map(|part| {
+            let (start, end) = (part * window, (part + 1) * window);
+            (start / side..end.div_ceil(side))
+                .map(|pixel| {
+                    let covered = end.min((pixel + 1) * side) - start.max(pixel * side);
+                    (pixel, covered as f32 / window as f32)
+                })
+                .collect()
+        })
+        .collect()
+}
+
+fn mean(shares: &[(usize, f32)], value: impl Fn(usize) -> f32) -> f32 {
+    shares.iter().map(|(index, share)| share * value(*index)).sum()
 }
 
 /// The pixels of one channel after the sample's mirroring and shift.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::model::ResNet;
 use super::optimizer::Sgd;
 use super::state::Progress;
-use super::{CURVE_FILE, Job, METRICS_FILE, TrainConfig, WEIGHTS_FILE};
+use super::{CURVE_FILE, Job, METRICS_FILE, MOMENTUM, TrainConfig, WEIGHTS_FILE};
 use crate::{Failure, files};
 
 /// The file's name in the folder of a run.
@@ -93,7 +93,7 @@ impl Checkpoint {
             .map_err(|(difference, help)| Failure::new(format!("{} {difference}", self.path.display())).help(help))?;
 
         let weights = job.network()?;
-        let velocities = Sgd::new(0.0).velocities(&weights);
+        let velocities = Sgd::new(MOMENTUM, 0.0).velocities(&weights);
         let mut networks = Networks { weights, velocities };
         let mut store = SafetensorsStore::from_bytes(Some(self.bytes));
         let unfit = |reason: String| {
@@ -105,7 +105,7 @@ impl Checkpoint {
             return Err(unfit(format!("it holds {name}, which has no place there")));
         }
 
-        let sgd = Sgd::with_velocities(job.config.weight_decay, &networks.velocities);
+        let sgd = Sgd::new(MOMENTUM, job.config.weight_decay).with_velocities(&networks.velocities);
         Ok((networks.weights.train(), sgd, self.header.progress))
     }
 }

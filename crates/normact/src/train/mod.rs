@@ -14,6 +14,7 @@ mod model;
 mod optimizer;
 mod progress;
 mod state;
+mod weights;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,8 +39,11 @@ use crate::Failure;
 use crate::data::{Dataset, Sample, Split};
 use crate::device::OpenDevice;
 use crate::files;
-use optimizer::{Schedule, Sgd};
-use state::{Clock, Progress, Readings, Totals};
+use optimizer::Schedule;
+pub(crate) use optimizer::Sgd;
+use state::{Clock, Progress};
+pub(crate) use state::{Readings, Totals};
+pub(crate) use weights::{Weights, parameter_count};
 
 /// The file of events in the folder of a run.
 pub const METRICS_FILE: &str = "metrics.jsonl";
@@ -48,6 +52,8 @@ pub const CURVE_FILE: &str = "curve.svg";
 /// The trained weights in the folder of a run.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 
+/// Of the gradient descent.
+const MOMENTUM: f64 = 0.9;
 /// Steps between readings of the loss. Reading makes the device finish its queue, so not every step.
 const STEPS_PER_READING: usize = 10;
 /// Long epochs are also saved in between.
@@ -244,7 +250,7 @@ pub fn train(
         None => {
             checkpoint::refuse_unfinished(job.out)?;
             checkpoint::clear(job.out)?;
-            (job.network()?.train(), Sgd::new(job.config.weight_decay), Progress::default())
+            (job.network()?.train(), Sgd::new(MOMENTUM, job.config.weight_decay), Progress::default())
         }
     };
 

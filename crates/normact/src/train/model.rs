@@ -2,16 +2,15 @@
 //! Residual Networks") in its form for small images, with the user's layer in every place where
 //! the original has batch normalization and ReLU.
 
-use burn::module::{Module, ModuleVisitor, Param};
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::nn::conv::Conv2d;
+use burn::tensor::{Device, Tensor};
 use clap::ValueEnum;
 use normact_ir::Layer;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::weights::{Weights, parameter_count};
 use crate::data::Dataset;
 use crate::{Failure, NormAct, module_from_layer};
 
@@ -75,7 +74,7 @@ impl ResNet {
     /// Where the layer cannot be built for one of the widths.
     pub fn new(name: ModelName, layer: &Layer, dataset: &Dataset, seed: u64, device: &Device) -> Result<Self, Failure> {
         let norm_act = |channels| module_from_layer(layer, channels, device);
-        let mut weights = Weights { generator: ChaCha8Rng::seed_from_u64(seed), device };
+        let mut weights = Weights::new(seed, device);
 
         let stem = weights.conv(dataset.shape.channels, WIDTHS[0], 3, 1);
         let mut blocks = Vec::new();
@@ -107,18 +106,7 @@ impl ResNet {
 
     /// How many numbers training changes. Meaningful for a trainable network only.
     pub fn parameter_count(&self) -> usize {
-        /// Running statistics are visited too, but take no gradient.
-        struct Count(usize);
-        impl ModuleVisitor for Count {
-            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                if param.is_require_grad() {
-                    self.0 += param.shape().num_elements();
-                }
-            }
-        }
-        let mut count = Count(0);
-        self.visit(&mut count);
-        count.0
+        parameter_count(self)
     }
 }
 
@@ -131,39 +119,5 @@ impl Block {
         };
         let hidden = self.norm_act2.forward(self.conv1.forward(activated));
         kept + self.conv2.forward(hidden)
-    }
-}
-
-/// Makes layers with weights drawn from a seeded generator.
-struct Weights<'a> {
-    generator: ChaCha8Rng,
-    device: &'a Device,
-}
-
-impl Weights<'_> {
-    /// A convolution that keeps the image's size up to its stride. Its weights are uniform with the
-    /// variance 2 / fan-in of He et al. 2015.
-    fn conv(&mut self, inputs: usize, outputs: usize, kernel: usize, stride: usize) -> Conv2d {
-        let fan_in = inputs * kernel * kernel;
-        let mut conv = Conv2dConfig::new([inputs, outputs], [kernel, kernel])
-            .with_stride([stride, stride])
-            .with_padding(PaddingConfig2d::Explicit(kernel / 2, kernel / 2, kernel / 2, kernel / 2))
-            .with_bias(false)
-            .init(self.device);
-        conv.weight = Param::from_tensor(self.uniform([outputs, inputs, kernel, kernel], (6.0 / fan_in as f32).sqrt()));
-        conv
-    }
-
-    fn linear(&mut self, inputs: usize, outputs: usize) -> Linear {
-        let mut linear = LinearConfig::new(inputs, outputs).init(self.device);
-        linear.weight = Param::from_tensor(self.uniform([inputs, outputs], 1.0 / (inputs as f32).sqrt()));
-        linear.bias = Some(Param::from_tensor(Tensor::zeros([outputs], self.device)));
-        linear
-    }
-
-    fn uniform<const D: usize>(&mut self, shape: [usize; D], bound: f32) -> Tensor<D> {
-        let values: Vec<f32> =
-            (0..shape.iter().product()).map(|_| self.generator.random_range(-bound..bound)).collect();
-        Tensor::from_data(TensorData::new(values, shape), self.device)
     }
 }

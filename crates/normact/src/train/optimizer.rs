@@ -9,39 +9,35 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 
-use super::model::ResNet;
-
-const MOMENTUM: f64 = 0.9;
-
 /// The velocity of each parameter.
-pub(super) struct Sgd {
+pub(crate) struct Sgd {
     velocities: GradientsParams,
+    momentum: f64,
     weight_decay: f64,
 }
 
 impl Sgd {
     /// With all velocities 0.
-    pub(super) fn new(weight_decay: f64) -> Self {
-        Self { velocities: GradientsParams::new(), weight_decay }
+    pub(crate) fn new(momentum: f64, weight_decay: f64) -> Self {
+        Self { velocities: GradientsParams::new(), momentum, weight_decay }
     }
 
     /// With the velocities that [`Sgd::velocities`] gave for `model`.
-    pub(super) fn with_velocities(weight_decay: f64, velocities: &ResNet) -> Self {
-        let mut sgd = Self::new(weight_decay);
-        velocities.visit(&mut Register(&mut sgd.velocities));
-        sgd
+    pub(crate) fn with_velocities(mut self, velocities: &impl Module) -> Self {
+        velocities.visit(&mut Register(&mut self.velocities));
+        self
     }
 
     /// The velocities in the places of their parameters, on the plain device; 0 where a parameter
     /// has none.
-    pub(super) fn velocities(&self, model: &ResNet) -> ResNet {
+    pub(crate) fn velocities<M: Module>(&self, model: &M) -> M {
         model.valid().map(&mut Substitute(&self.velocities))
     }
 
-    /// Moves every parameter that has a gradient: `v = 0.9 v + g`, `w = w - rate (g + 0.9 v)`, where
-    /// `g` holds the decay of weights. Values per channel (scales, offsets, the layer's own
+    /// Moves every parameter that has a gradient: `v = m v + g`, `w = w - rate (g + m v)`, where `m`
+    /// is the momentum and `g` holds the decay of weights. Values per channel (scales, offsets, the layer's own
     /// parameters) do not decay.
-    pub(super) fn step(&mut self, model: ResNet, gradients: GradientsParams, rate: f64) -> ResNet {
+    pub(crate) fn step<M: Module>(&mut self, model: M, gradients: GradientsParams, rate: f64) -> M {
         model.map(&mut Step { sgd: self, gradients, rate })
     }
 }
@@ -65,10 +61,10 @@ impl ModuleMapper for Step<'_> {
             gradient
         };
         let velocity = match self.sgd.velocities.remove::<D>(id) {
-            Some(velocity) => velocity.mul_scalar(MOMENTUM) + gradient.clone(),
+            Some(velocity) => velocity.mul_scalar(self.sgd.momentum) + gradient.clone(),
             None => gradient.clone(),
         };
-        let direction = gradient + velocity.clone().mul_scalar(MOMENTUM);
+        let direction = gradient + velocity.clone().mul_scalar(self.sgd.momentum);
         self.sgd.velocities.register(id, velocity);
         let moved = weight - direction.mul_scalar(self.rate);
         Param::from_mapped_value(id, Tensor::from_inner(moved).require_grad(), mapper)
@@ -95,15 +91,15 @@ impl ModuleVisitor for Register<'_> {
 /// The learning rate of each step: a straight rise from 0 over the first steps, then half a cosine
 /// down to 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Schedule {
+pub(crate) struct Schedule {
     /// The highest rate.
-    pub(super) peak: f64,
+    pub(crate) peak: f64,
     /// Steps of the whole run.
-    pub(super) steps: usize,
+    pub(crate) steps: usize,
 }
 
 impl Schedule {
-    pub(super) fn rate(self, step: usize) -> f64 {
+    pub(crate) fn rate(self, step: usize) -> f64 {
         // One step in twenty warms up; layers with statistics over the batch start more safely so.
         let warm_up = self.steps.div_ceil(20);
         if step < warm_up {

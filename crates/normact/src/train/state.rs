@@ -75,20 +75,20 @@ impl Progress {
 
 /// Sums over images.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     /// Of their losses.
-    pub(super) loss: f64,
+    pub(crate) loss: f64,
     /// Of those classified rightly.
     right: f64,
     images: usize,
 }
 
 impl Totals {
-    fn mean_loss(self) -> f64 {
+    pub(crate) fn mean_loss(self) -> f64 {
         self.loss / self.images as f64
     }
 
-    fn accuracy(self) -> f64 {
+    pub(crate) fn accuracy(self) -> f64 {
         self.right / self.images as f64
     }
 }
@@ -96,19 +96,19 @@ impl Totals {
 /// Results of steps that are still on the device. They are added up here and in the order of steps,
 /// so that the sums do not depend on when they are read.
 #[derive(Debug, Default)]
-pub(super) struct Readings {
+pub(crate) struct Readings {
     /// Loss and number of right answers of each step.
     pending: Vec<Tensor<1>>,
     images: Vec<usize>,
 }
 
 impl Readings {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.pending.len()
     }
 
     /// Takes the results of a step, all on a plain device.
-    pub(super) fn push(&mut self, scores: Tensor<2>, labels: Tensor<1, Int>, loss: Tensor<1>) {
+    pub(crate) fn push(&mut self, scores: Tensor<2>, labels: Tensor<1, Int>, loss: Tensor<1>) {
         let [images, _] = scores.dims();
         let right = scores.argmax(1).squeeze_dim::<1>(1).equal(labels).int().sum().float();
         self.pending.push(Tensor::cat(vec![loss, right], 0));
@@ -117,7 +117,7 @@ impl Readings {
 
     /// Reads what is pending and adds it to `totals`. Where a loss is not finite, says how many steps
     /// before the last one its step was, and adds no more.
-    pub(super) fn add_to(&mut self, totals: &mut Totals) -> Result<Option<usize>, Failure> {
+    pub(crate) fn add_to(&mut self, totals: &mut Totals) -> Result<Option<usize>, Failure> {
         let steps = self.len();
         let pending = std::mem::take(&mut self.pending);
         let images = std::mem::take(&mut self.images);

@@ -36,7 +36,7 @@ fn an_epoch_shows_every_image_once_in_an_order_of_its_own() {
 
 /// A folder in CIFAR-10's form with `records` records in each file. Image `i` of a file has the label
 /// `i % 10`, and its pixels count up from `i` through the red, green and blue planes.
-pub(super) fn cifar10_folder(records: usize) -> TempDir {
+pub(crate) fn cifar10_folder(records: usize) -> TempDir {
     let folder = TempDir::new().unwrap();
     let names = (1..=5).map(|batch| format!("data_batch_{batch}.bin")).chain(["test_batch.bin".to_owned()]);
     for name in names {

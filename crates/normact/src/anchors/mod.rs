@@ -1,0 +1,141 @@
+//! The networks a layer is judged in: ResNet-50, MobileNetV2 and EfficientNet-B0, with the layer in
+//! every place where the original has a normalization and an activation.
+//!
+//! What is exact: blocks, kernels, strides, widths and their rounding, squeeze-excite with its own
+//! activation, weights and biases. A normalization without an activation (the projection that ends
+//! an inverted residual block) becomes the scale and shift per channel alone. ResNet-50 is the
+//! pre-activation form (He et al. 2016, "Identity Mappings in Deep Residual Networks") with the
+//! stride in the 3x3 convolution, as in the code of EvoNorm's authors. Dropout and stochastic depth are
+//! left out: they are part of training on ImageNet and not of the search.
+//!
+//! On CIFAR the first two convolutions that reduce the image have stride 1 (Liu et al. 2020,
+//! section 4.2). In ResNet-50 these are the first convolution and the one that opens the second of the
+//! four stages; the maximum pooling between them is no convolution and stays. So all three networks
+//! reduce an image by 8, where on ImageNet they do by 32.
+//!
+//! `plan` says of which blocks a network is made, `network` and `blocks` are the Burn modules.
+
+mod blocks;
+mod network;
+mod plan;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+pub use network::{Ends, Network, slots};
+
+use crate::Failure;
+
+/// A published network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
+pub enum Architecture {
+    /// Pre-activation ResNet-50: 49 places for the layer
+    #[value(name = "resnet-50")]
+    #[serde(rename = "resnet-50")]
+    ResNet50,
+    /// MobileNetV2: 35 places, and 17 for the affine alone
+    #[value(name = "mobilenet-v2")]
+    #[serde(rename = "mobilenet-v2")]
+    MobileNetV2,
+    /// EfficientNet-B0: 33 places, and 16 for the affine alone
+    #[value(name = "efficientnet-b0")]
+    #[serde(rename = "efficientnet-b0")]
+    EfficientNetB0,
+}
+
+impl Architecture {
+    /// All of them, in the order of the paper.
+    pub const ALL: [Self; 3] = [Self::ResNet50, Self::MobileNetV2, Self::EfficientNetB0];
+
+    /// The name as it is written on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ResNet50 => "resnet-50",
+            Self::MobileNetV2 => "mobilenet-v2",
+            Self::EfficientNetB0 => "efficientnet-b0",
+        }
+    }
+}
+
+/// For which images a network is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stem {
+    /// Small ones: the first two convolutions that reduce the image have stride 1
+    Cifar,
+    /// Large ones: the network as published
+    #[value(name = "imagenet")]
+    #[serde(rename = "imagenet")]
+    ImageNet,
+}
+
+/// A network and its size. Any values can be written down; [`Anchor::check`] refuses impossible ones.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Anchor {
+    /// The network.
+    pub architecture: Architecture,
+    /// For which images.
+    pub stem: Stem,
+    /// Multiplies the channels, which are then rounded to a multiple of 8 as published.
+    pub width: f64,
+    /// Multiplies the blocks of each stage; a part of a block counts as one.
+    pub depth: f64,
+    /// Height and width of the images it is given; a task scales its images to this size.
+    pub resolution: usize,
+}
+
+/// The widest and deepest networks that make sense, against slips of the pen.
+const MAX_SCALE: f64 = 8.0;
+const MAX_RESOLUTION: usize = 1024;
+
+impl Anchor {
+    /// The network of the published search on CIFAR-10: ResNet-50 with a quarter of its channels, the
+    /// others with half, all for crops of 24x24.
+    pub fn search(architecture: Architecture) -> Self {
+        let width = match architecture {
+            Architecture::ResNet50 => 0.25,
+            Architecture::MobileNetV2 | Architecture::EfficientNetB0 => 0.5,
+        };
+        Self { architecture, stem: Stem::Cifar, width, depth: 1.0, resolution: 24 }
+    }
+
+    /// The network as published for ImageNet.
+    pub fn image_net(architecture: Architecture) -> Self {
+        Self { architecture, stem: Stem::ImageNet, width: 1.0, depth: 1.0, resolution: 224 }
+    }
+
+    /// A network for small images and a small machine: an eighth of ResNet-50's channels and a quarter
+    /// of the others', a third of the blocks, images of 12x12. Its last images are 2x2, so that
+    /// statistics over positions still have something to average.
+    pub fn small(architecture: Architecture) -> Self {
+        let width = match architecture {
+            Architecture::ResNet50 => 0.125,
+            Architecture::MobileNetV2 | Architecture::EfficientNetB0 => 0.25,
+        };
+        Self { architecture, stem: Stem::Cifar, width, depth: 0.33, resolution: 12 }
+    }
+
+    /// Whether a network of this size can be built.
+    ///
+    /// # Errors
+    /// A scale or the resolution is not positive, not finite, or absurdly large.
+    pub fn check(&self) -> Result<(), Failure> {
+        for (name, value) in [("width", self.width), ("depth", self.depth)] {
+            if !(value > 0.0 && value <= MAX_SCALE) {
+                return Err(Failure::new(format!("{}: a {name} of {value} is not possible", self.architecture.name()))
+                    .help(format!("give a number above 0 and up to {MAX_SCALE}; 1 is the published network")));
+            }
+        }
+        if self.resolution == 0 || self.resolution > MAX_RESOLUTION {
+            return Err(Failure::new(format!(
+                "{}: images of {} by {} are not possible",
+                self.architecture.name(),
+                self.resolution,
+                self.resolution
+            ))
+            .help(format!("give a resolution from 1 to {MAX_RESOLUTION}")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,133 @@
+//! What a layer is worth to a search: its accuracy in several networks after a short training, or the
+//! reason why it was not trained.
+//!
+//! [`evaluate`] is the whole of it and stops at the first test a layer fails; [`probe`] makes every test
+//! and reports all figures. Both are functions of the layer, the networks, the task and the seed; on the
+//! CPU the same values give the same bits. Everything they take and give is plain data with a stable form
+//! in JSON.
+//!
+//! `task` draws batches, `training` trains, `rejection` has the tests and `stability` the one among them that
+//! needs second derivatives.
+
+mod rejection;
+mod stability;
+mod task;
+mod training;
+
+use std::time::Instant;
+
+use normact_ir::Layer;
+use serde::{Deserialize, Serialize};
+
+pub use rejection::{Figures, Quality, Reason, Rejection, Test, test_structure};
+pub use stability::{Ascent, AscentEnd, Stability};
+pub use task::{MeasureOn, Schedule, Task, TaskConfig};
+pub use training::{Score, train_on};
+
+use crate::Failure;
+use crate::anchors::Anchor;
+use rejection::{test_quality, test_stability};
+use training::Training;
+
+/// What a search learns about a layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Evaluation {
+    /// It passed every test and was trained: a score for each anchor, in their order.
+    Scores(Vec<Score>),
+    /// It failed a test.
+    Rejected(Rejected),
+}
+
+/// Why a layer was not trained to the end, and what finding that out cost.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// The kind of test.
+    pub reason: Reason,
+    /// The network in which it failed; nothing for structure.
+    pub anchor: Option<Anchor>,
+    /// What was found, in words.
+    pub detail: String,
+    /// Seconds since the evaluation began, those of tests it passed included.
+    pub seconds: f64,
+}
+
+/// Judges a layer: structure, then quality in each anchor, then stability in each, then the rest of the
+/// training in each, and stops at the first test it fails. The training that the quality test began goes
+/// on, so that a layer that passes is trained once.
+///
+/// # Errors
+/// A network cannot be built, or the device fails. A bad layer is no error.
+pub fn evaluate(
+    layer: &Layer,
+    anchors: &[Anchor],
+    task: &Task<'_>,
+    rejection: &Rejection,
+    seed: u64,
+) -> Result<Evaluation, Failure> {
+    let start = Instant::now();
+    let rejected = |test: Test| {
+        let Test { test: reason, anchor, detail, .. } = test;
+        Ok(Evaluation::Rejected(Rejected { reason, anchor, detail, seconds: start.elapsed().as_secs_f64() }))
+    };
+    let structure = test_structure(layer, rejection);
+    if !structure.passed {
+        return rejected(structure);
+    }
+    let mut trainings =
+        anchors.iter().map(|anchor| Training::new(anchor, layer, task, seed)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(options) = &rejection.quality {
+        for training in &mut trainings {
+            let test = test_quality(training, options)?;
+            if !test.passed {
+                return rejected(test);
+            }
+        }
+    }
+    if let Some(options) = &rejection.stability {
+        for anchor in anchors {
+            let test = test_stability(anchor, layer, task, options, seed)?;
+            if !test.passed {
+                return rejected(test);
+            }
+        }
+    }
+    let mut finish = |mut training: Training<'_>| {
+        training.advance(task.config().steps)?;
+        training.score()
+    };
+    trainings.drain(..).map(&mut finish).collect::<Result<_, _>>().map(Evaluation::Scores)
+}
+
+/// Makes every test of a layer in every anchor and hands each to `observe` as it ends; a layer that fails
+/// by structure is not trained at all.
+///
+/// # Errors
+/// As [`evaluate`], and where `observe` fails.
+pub fn probe(
+    layer: &Layer,
+    anchors: &[Anchor],
+    task: &Task<'_>,
+    rejection: &Rejection,
+    seed: u64,
+    observe: &mut dyn FnMut(&Test) -> Result<(), Failure>,
+) -> Result<Vec<Test>, Failure> {
+    let mut tests = Vec::new();
+    let mut done = |test: Test| {
+        observe(&test)?;
+        tests.push(test);
+        Ok(())
+    };
+    let structure = test_structure(layer, rejection);
+    let is_trainable = structure.passed;
+    done(structure)?;
+    for anchor in anchors.iter().filter(|_| is_trainable) {
+        if let Some(options) = &rejection.quality {
+            done(test_quality(&mut Training::new(anchor, layer, task, seed)?, options)?)?;
+        }
+        if let Some(options) = &rejection.stability {
+            done(test_stability(anchor, layer, task, options, seed)?)?;
+        }
+    }
+    Ok(tests)
+}

@@ -1,0 +1,189 @@
+//! The three tests that spare a search the training of hopeless layers, the cheapest first: structure
+//! (of the graph alone), quality (a few steps of training), stability ([`super::stability`]).
+
+use std::fmt;
+use std::time::Instant;
+
+use normact_ir::{Finding, Layer, findings};
+use serde::{Deserialize, Serialize};
+
+use super::stability::{Ascent, AscentEnd, Stability, stability};
+use super::task::Task;
+use super::training::{Score, Training};
+use crate::Failure;
+use crate::anchors::Anchor;
+
+/// Which tests are made, and how. `None` leaves a test out.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rejection {
+    /// Whether a moment of a value that is constant along the axes averaged over rejects a layer: such a
+    /// mean is the value itself, such a deviation the root of eps, and the layer has a simpler equal.
+    pub degenerate: bool,
+    /// The quality test.
+    pub quality: Option<Quality>,
+    /// The stability test.
+    pub stability: Option<Stability>,
+}
+
+impl Default for Rejection {
+    fn default() -> Self {
+        Self { degenerate: true, quality: Some(Quality::default()), stability: Some(Stability::default()) }
+    }
+}
+
+/// What can be chosen about the quality test.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Quality {
+    /// Steps of training.
+    pub steps: usize,
+    /// The least accuracy after them, 0 to 1.
+    pub accuracy: f64,
+}
+
+impl Default for Quality {
+    fn default() -> Self {
+        Self { steps: 100, accuracy: 0.2 }
+    }
+}
+
+/// A kind of test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// The graph cannot be a layer worth training.
+    Structure,
+    /// It learns too little.
+    Quality,
+    /// Its gradient can become arbitrarily large.
+    Stability,
+}
+
+impl Reason {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Structure => "structure",
+            Self::Quality => "quality",
+            Self::Stability => "stability",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One test of one layer, with its figures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Test {
+    /// The kind of test.
+    pub test: Reason,
+    /// The network it was made in; nothing for structure.
+    pub anchor: Option<Anchor>,
+    /// Whether the layer passes.
+    pub passed: bool,
+    /// What was found, in words.
+    pub detail: String,
+    /// The figures.
+    pub figures: Figures,
+    /// Seconds it took.
+    pub seconds: f64,
+}
+
+/// The figures of a test.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Figures {
+    /// Structure has none.
+    None,
+    /// Quality: the training so far.
+    Score(Score),
+    /// Stability.
+    Ascent(Ascent),
+}
+
+/// What the graph alone tells.
+pub fn test_structure(layer: &Layer, rejection: &Rejection) -> Test {
+    let start = Instant::now();
+    let found = findings(&layer.dag);
+    let detail = if found.contains(&Finding::IgnoresInput) {
+        Some("the output does not depend on x".to_owned())
+    } else if rejection.degenerate {
+        found.iter().find_map(|finding| match finding {
+            Finding::DegenerateMoment { node } => Some(format!(
+                "node {} is a moment of a value that does not vary along the axes averaged over",
+                node.index()
+            )),
+            Finding::IgnoresInput
+            | Finding::Constant { .. }
+            | Finding::DivisionByZero { .. }
+            | Finding::ExpOverflow { .. } => None,
+        })
+    } else {
+        None
+    };
+    Test {
+        test: Reason::Structure,
+        anchor: None,
+        passed: detail.is_none(),
+        detail: detail.unwrap_or_else(|| "the output depends on x, and no moment is degenerate".to_owned()),
+        figures: Figures::None,
+        seconds: start.elapsed().as_secs_f64(),
+    }
+}
+
+/// Trains for the first steps and looks at the accuracy.
+pub(super) fn test_quality(training: &mut Training<'_>, options: &Quality) -> Result<Test, Failure> {
+    training.advance(options.steps)?;
+    let score = training.score()?;
+    let passed = score.diverged.is_none() && score.loss.is_some() && score.accuracy >= options.accuracy;
+    let detail = match (score.diverged, score.loss) {
+        (Some(step), _) => format!("the loss is not finite in step {step}"),
+        (None, None) => format!("the loss of the measured images is not finite after {} steps", score.steps),
+        (None, Some(loss)) => format!(
+            "{:.1} % of the measured images right after {} steps (loss {loss:.3}; at least {:.1} % are needed)",
+            score.accuracy * 100.0,
+            score.steps,
+            options.accuracy * 100.0
+        ),
+    };
+    let (anchor, seconds) = (Some(score.anchor), score.seconds);
+    Ok(Test { test: Reason::Quality, anchor, passed, detail, seconds, figures: Figures::Score(score) })
+}
+
+/// Raises the norm of the gradient.
+pub(super) fn test_stability(
+    anchor: &Anchor,
+    layer: &Layer,
+    task: &Task<'_>,
+    options: &Stability,
+    seed: u64,
+) -> Result<Test, Failure> {
+    let start = Instant::now();
+    let ascent = stability(anchor, layer, task, options, seed)?;
+    let first = ascent.first_norm.map_or("not finite".to_owned(), |norm| format!("{norm:.3}"));
+    let detail = match ascent.end {
+        AscentEnd::Stable => {
+            format!("the gradient's norm rose from {first} to {:.3e} in {} steps", ascent.largest_norm, ascent.steps)
+        }
+        AscentEnd::PassedLimit => format!(
+            "the gradient's norm rose from {first} to {:.3e} in {} steps and passed {:e}",
+            ascent.largest_norm, ascent.steps, options.limit
+        ),
+        AscentEnd::NotFinite => {
+            format!("the gradient's norm rose from {first} and is not finite after {} steps", ascent.steps)
+        }
+    };
+    Ok(Test {
+        test: Reason::Stability,
+        anchor: Some(*anchor),
+        passed: ascent.end == AscentEnd::Stable,
+        detail,
+        figures: Figures::Ascent(ascent),
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
