@@ -11,9 +11,7 @@ use std::time::Instant;
 
 use normact_egraph::Canonicalizer;
 use normact_ir::Layer;
-use normact_search::{
-    Evolution, Fitness, Options, Protocol, Run, Space, Store, Strategy, Verdict, depends_on_input, work,
-};
+use normact_search::{Evolution, Fitness, Options, Protocol, Run, Space, Store, Strategy, Verdict, structure, work};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -47,7 +45,7 @@ fn main() {
         (0..2).for_each(|_| space.mutate(&mut genotype, &mut rng));
         let layer = space.parse(&genotype.to_string()).expect("a genotype").layer("one");
         let drawn = Instant::now();
-        black_box((keys.key(&layer.dag), depends_on_input(&layer.dag)));
+        black_box((keys.key(&layer.dag), structure(&layer.dag, false)));
         parts[0] += (drawn - start).as_secs_f64();
         parts[1] += drawn.elapsed().as_secs_f64();
     }
@@ -57,6 +55,7 @@ fn main() {
         Store::open(&url).and_then(|mut store| store.begin_search("a", "", &[run])).expect("a database");
         let options = Options {
             space: space.clone(),
+            mere_statistics: false,
             evolution: Evolution::default(),
             fixed: vec![],
             evaluation_seed: 0,

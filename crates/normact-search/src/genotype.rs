@@ -9,7 +9,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use normact_ir::random::Space as Operations;
-use normact_ir::{Builder, Dag, Extent, Layer, Op, Operands, Param, Prim, Scalar};
+use normact_ir::{Builder, Dag, Extent, Layer, Op, Operands, Param, Prim, Scalar, infer};
 use rand::{Rng, RngExt};
 
 /// The nodes every genotype starts with.
@@ -162,9 +162,19 @@ fn name(op: Op) -> String {
     }
 }
 
-/// Whether the layer's function depends on its input: also where the graph reads `x` and the rules of
-/// equality find that nothing comes of it, as in `x - x`.
-pub fn depends_on_input(dag: &Dag) -> bool {
+/// What is wrong with the structure of a layer, if anything: its function does not depend on its input, or,
+/// unless `mere_statistics` are welcome, it is the same at every position. The canonical form tells: in `x - x`
+/// the graph reads `x`, and nothing comes of it.
+pub fn structure(dag: &Dag, mere_statistics: bool) -> Option<&'static str> {
+    const IGNORES_INPUT: &str = "the output does not depend on the input";
     let depends = |dag: &Dag| dag.depends_on_input()[dag.output().index()];
-    depends(dag) && depends(&normact_egraph::canonical(dag, normact_egraph::Budget::default()).dag)
+    if !depends(dag) {
+        return Some(IGNORES_INPUT);
+    }
+    let canonical = normact_egraph::canonical(dag, normact_egraph::Budget::default()).dag;
+    if !depends(&canonical) {
+        return Some(IGNORES_INPUT);
+    }
+    let varies = infer(&canonical)[canonical.output().index()].positions;
+    (!varies && !mere_statistics).then_some("the output is a mere statistic, the same at every position")
 }

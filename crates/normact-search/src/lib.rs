@@ -13,7 +13,7 @@ mod store;
 mod worker;
 
 pub use fitness::{Fitness, Protocol, Reason, Verdict};
-pub use genotype::{Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, depends_on_input};
+pub use genotype::{Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, structure};
 pub use selection::{Winner, front, tournament};
 pub use store::{Candidate, Evaluation, Origin, Run, Store, StoreError};
 pub use worker::{End, Event, Evolution, Options, SearchError, Strategy, work};

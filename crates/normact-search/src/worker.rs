@@ -18,7 +18,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::fitness::{Fitness, Protocol, Reason, Verdict};
-use crate::genotype::{Genotype, Space, depends_on_input};
+use crate::genotype::{Genotype, Space, structure};
 use crate::selection::{Winner, happens, tournament};
 use crate::store::{Origin, Progress, Proposal, Proposed, Run, Store, StoreError, Task};
 
@@ -90,6 +90,9 @@ impl Default for Evolution {
 pub struct Options {
     /// Where layers are drawn from.
     pub space: Space,
+    /// Whether results that are the same at every position are judged like others; otherwise they are
+    /// rejected for their structure, where layers are tested.
+    pub mere_statistics: bool,
     /// How evolution goes.
     pub evolution: Evolution,
     /// The layers of [`Strategy::Fixed`], by name.
@@ -306,10 +309,13 @@ impl Worker<'_> {
             }
         };
         let (key, _) = self.keys.key(&layer.dag);
-        let judged = if protocol == Protocol::Tested && !depends_on_input(&layer.dag) {
-            Err((Reason::Structure, "the output does not depend on the input".to_owned()))
-        } else {
-            Ok(self.options.evaluation_seed)
+        let problem = match protocol {
+            Protocol::Tested => structure(&layer.dag, self.options.mere_statistics),
+            Protocol::Untested => None,
+        };
+        let judged = match problem {
+            Some(problem) => Err((Reason::Structure, problem.to_owned())),
+            None => Ok(self.options.evaluation_seed),
         };
         Ok(Proposal { run: run.id, number, origin, graph, key: key.to_string(), protocol, judged })
     }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use normact_ir::{Inputs, Mode, Shape, evaluate, json};
-use normact_search::{Genotype, Space, depends_on_input};
+use normact_search::{Genotype, Space, structure};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -93,14 +93,17 @@ fn texts_that_are_no_genotype_are_refused() {
 #[test]
 fn layers_that_ignore_their_input_are_found() {
     let space = Space::evonorm(2, false);
-    for (text, depends) in [
-        ("mul(0,3) neg(4)", true),
-        ("neg(0) add(0,4)", false),
-        ("mul(0,1) exp(4)", false),
-        ("neg(2) add(3,4)", false),
-        ("div(0,0) neg(4)", false),
-        ("mean[instance](0) tanh(4)", true),
+    for (text, depends, varies) in [
+        ("mul(0,3) neg(4)", true, true),
+        ("neg(0) add(0,4)", false, false),
+        ("mul(0,1) exp(4)", false, false),
+        ("neg(2) add(3,4)", false, false),
+        ("div(0,0) neg(4)", false, false),
+        ("mean[instance](0) tanh(4)", true, false),
+        ("mul(0,1) mean[batch](0)", true, false),
     ] {
-        assert_eq!(depends_on_input(&space.parse(text).unwrap().layer("one").dag), depends, "{text}");
+        let dag = space.parse(text).unwrap().layer("one").dag;
+        assert_eq!(structure(&dag, true).is_none(), depends, "{text}");
+        assert_eq!(structure(&dag, false).is_none(), varies, "{text}");
     }
 }

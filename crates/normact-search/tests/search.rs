@@ -59,6 +59,7 @@ impl Fitness for Judge {
 fn options() -> Options {
     Options {
         space: Space::evonorm(4, false),
+        mere_statistics: true,
         evolution: Evolution { population: 20, tournament: 0.3, initial: 5, ..Evolution::default() },
         fixed: ["one", "two"].into_iter().zip([1, 2]).map(fixed).collect(),
         evaluation_seed: 7,

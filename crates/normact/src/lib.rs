@@ -24,6 +24,7 @@ pub mod files;
 pub mod fitness;
 pub mod load;
 mod pytorch;
+pub mod search;
 pub mod train;
 
 pub use compile::{built_in_module, from_text, module, module_from_layer};

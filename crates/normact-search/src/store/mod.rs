@@ -477,6 +477,14 @@ impl Store {
         self.database.execute(sql, &[task.token.as_str().into()]).map(drop)
     }
 
+    /// Whether every budget is spent and every verdict is known.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub fn is_complete(&mut self) -> Result<bool, StoreError> {
+        Ok(self.progress()?.iter().all(Progress::is_spent) && !self.anything_waits()?)
+    }
+
     /// Whether any candidate waits for its verdict.
     pub(crate) fn anything_waits(&mut self) -> Result<bool, StoreError> {
         Ok(!self.database.query("SELECT number FROM candidates WHERE state = 'waiting' LIMIT 1", &[])?.is_empty())

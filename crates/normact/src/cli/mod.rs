@@ -17,6 +17,7 @@ mod list;
 mod output;
 mod probe;
 mod run;
+mod search;
 mod show;
 mod simplify;
 mod tensors;
@@ -93,6 +94,7 @@ enum Command {
     Import(import::Args),
     Probe(probe::Args),
     Train(train::Args),
+    Search(search::Args),
     Explain(explain::Args),
     Completions(completions::Args),
 }
@@ -114,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::run(&args),
         Command::Probe(args) => probe::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::Search(args) => search::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Completions(args) => completions::run(&args),
     };

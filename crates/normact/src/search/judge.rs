@@ -1,0 +1,68 @@
+//! Networks as the fitness of a search.
+
+use std::path::Path;
+
+use normact_ir::Layer;
+use normact_search::{Fitness, Protocol, Reason, Verdict};
+
+use super::Config;
+use crate::Failure;
+use crate::anchors::Anchor;
+use crate::data::{Dataset, cifar10, digits};
+use crate::device::OpenDevice;
+use crate::fitness::{self, Evaluation, Rejection, Task, evaluate};
+
+/// The images of a search.
+pub(super) fn dataset(config: &Config) -> Result<Dataset, Failure> {
+    match config.search.data.as_str() {
+        "digits" => Ok(digits::load()),
+        folder => cifar10::load(Path::new(folder)),
+    }
+}
+
+/// Trains layers in the networks of a configuration.
+#[derive(Debug)]
+pub struct Judge<'a> {
+    task: Task<'a>,
+    anchors: Vec<Anchor>,
+    rejection: Rejection,
+}
+
+impl<'a> Judge<'a> {
+    /// The judge of a search.
+    ///
+    /// # Errors
+    /// The options of the training are not possible for these images.
+    pub fn new(config: &Config, dataset: &'a Dataset, device: &'a OpenDevice) -> Result<Self, Failure> {
+        let task = Task::new(dataset, config.task.clone(), device)?;
+        Ok(Self {
+            task,
+            anchors: config.anchors.iter().map(|(_, anchor)| *anchor).collect(),
+            rejection: config.rejection,
+        })
+    }
+}
+
+impl Fitness for Judge<'_> {
+    /// Scores are accuracies on the images set aside. Without tests, structure is looked at all the same: it
+    /// costs nothing.
+    fn evaluate(&mut self, layer: &Layer, protocol: Protocol, seed: u64) -> Result<Verdict, String> {
+        let rejection = match protocol {
+            Protocol::Tested => self.rejection,
+            Protocol::Untested => Rejection { quality: None, stability: None, ..self.rejection },
+        };
+        let evaluation = evaluate(layer, &self.anchors, &self.task, &rejection, seed);
+        Ok(match evaluation.map_err(|failure| failure.to_string())? {
+            Evaluation::Scores(scores) => Verdict::Scored(scores.iter().map(|score| score.accuracy).collect()),
+            Evaluation::Rejected(rejected) => {
+                let reason = match rejected.reason {
+                    fitness::Reason::Structure => Reason::Structure,
+                    fitness::Reason::Quality => Reason::Quality,
+                    fitness::Reason::Stability => Reason::Stability,
+                };
+                let place = rejected.anchor.map(|anchor| format!("{}: ", anchor.architecture.name()));
+                Verdict::Rejected { reason, detail: place.unwrap_or_default() + &rejected.detail }
+            }
+        })
+    }
+}
