@@ -44,6 +44,16 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// Why the layer was rejected, if it was.
+    pub fn reason(&self) -> Option<Reason> {
+        match self {
+            Verdict::Scored(_) => None,
+            Verdict::Rejected { reason, .. } => Some(*reason),
+        }
+    }
+}
+
 /// Why a layer was rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reason {

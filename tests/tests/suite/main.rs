@@ -14,6 +14,7 @@ mod fitness;
 mod hostile;
 mod kernels;
 mod oracle;
+mod search;
 mod spellings;
 mod support;
 mod train;

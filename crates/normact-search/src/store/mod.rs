@@ -27,7 +27,7 @@ const MAX_ATTEMPTS: i64 = 5;
 
 /// A run proposes at most so many candidates for each layer of its budget: a space with few layers has
 /// nothing new to offer in the end.
-const MAX_PROPOSALS: i64 = 20;
+const MAX_PROPOSALS: i64 = 100;
 
 /// Why the store cannot do what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,7 +97,8 @@ pub struct Run {
     pub strategy: String,
     /// Decides everything it draws.
     pub seed: u64,
-    /// How many different layers it may propose.
+    /// How many different layers it may have judged. Those that are rejected for their structure cost nothing
+    /// and are not counted.
     pub budget: u64,
 }
 
@@ -584,7 +585,8 @@ fn propose(
     ];
     database.execute(sql, &values)?;
     let sql = "UPDATE runs SET proposed = proposed + 1, spent = spent + $1 WHERE id = $2";
-    database.execute(sql, &[i64::from(!is_duplicate).into(), proposal.run.into()])?;
+    let spends = !is_duplicate && proposal.judged.is_ok();
+    database.execute(sql, &[i64::from(spends).into(), proposal.run.into()])?;
     if let Some(verdict) = known {
         finish(database, proposal.run, proposal.number, &verdict, 0.0)?;
         return Ok(Proposed::Finished);

@@ -11,7 +11,7 @@ CREATE TABLE runs (
     seed     BIGINT NOT NULL,
     budget   BIGINT NOT NULL,
     proposed BIGINT NOT NULL,  -- candidates so far
-    spent    BIGINT NOT NULL,  -- different ones among them
+    spent    BIGINT NOT NULL,  -- different ones among them that were judged
     finished BIGINT NOT NULL   -- those whose scores are known
 );
 

@@ -52,7 +52,7 @@ pub struct SearchTable {
     pub strategies: Vec<String>,
     /// Each strategy is run once for each seed.
     pub seeds: Vec<u64>,
-    /// Different layers of each run.
+    /// Different layers that each run may have judged; a rejection for structure is free.
     pub budget: u64,
     /// Built-in layers to compare with.
     pub baselines: Vec<String>,

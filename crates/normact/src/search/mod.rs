@@ -20,7 +20,7 @@ pub use judge::Judge;
 pub use rerank::{RERANKED_FILE, Reranked, best, layer_of, read as read_reranked, rerank};
 
 use normact_ir::Layer;
-use normact_search::{Candidate, End, Options, SearchError, Store, StoreError, Strategy, Verdict, work};
+use normact_search::{Candidate, End, Options, Reason, SearchError, Store, StoreError, Strategy, Verdict, work};
 
 use crate::device::OpenDevice;
 use crate::{Failure, load};
@@ -173,6 +173,13 @@ pub fn page(config: &Config, candidates: &[Candidate]) -> Result<String, Failure
     }))
 }
 
+/// Whether a candidate is one of those that a budget counts: a layer that its run had not met, and that no look
+/// at its structure rejected.
+fn was_judged(candidate: &Candidate) -> bool {
+    let reason = candidate.verdict.as_ref().and_then(Verdict::reason);
+    !candidate.is_duplicate && candidate.verdict.is_some() && reason != Some(Reason::Structure)
+}
+
 /// What came of a search, a line for each run: its best mean over the networks, and what it took.
 pub fn summary(config: &Config, candidates: &[Candidate]) -> Vec<String> {
     let mut lines = vec![];
@@ -191,13 +198,15 @@ pub fn summary(config: &Config, candidates: &[Candidate]) -> Vec<String> {
         }
         let best = own.iter().filter_map(mean).reduce(f64::max);
         let score = best.map_or("-".to_owned(), |mean| format!("{:.2} %", mean * 100.0));
-        let different = own.iter().filter(|candidate| !candidate.is_duplicate).count();
-        let rejected =
-            own.iter().filter(|candidate| matches!(candidate.verdict, Some(Verdict::Rejected { .. }))).count();
+        let judged: Vec<&&Candidate> = own.iter().filter(|candidate| was_judged(candidate)).collect();
+        let trained = judged.iter().filter(|candidate| mean(candidate).is_some()).count();
         let seconds: f64 = own.iter().map(|candidate| candidate.seconds).sum();
         let name = format!("{} seed {}", run.strategy, run.seed);
         lines.push(format!(
-            "{name:<22} {score:>8}  best of {different} different layers, {rejected} rejected, {seconds:.0} s of judging"
+            "{name:<22} {score:>8}  best of {} different layers, {trained} of them trained to the end, {} proposed, \
+             {seconds:.0} s of judging",
+            judged.len(),
+            own.len(),
         ));
     }
     lines

@@ -29,7 +29,8 @@ pub(super) struct Bars {
 #[derive(Debug, Clone, Default)]
 struct Tally {
     finished: u64,
-    different: u64,
+    judged: u64,
+    duplicates: u64,
     rejected: BTreeMap<&'static str, u64>,
     best: Vec<f64>,
     best_mean: Option<f64>,
@@ -62,7 +63,8 @@ impl Bars {
             let tally = self.tallies.entry(run.id).or_default();
             for candidate in self.store.finished(run.id, tally.finished).map_err(|error| failure(&error))? {
                 tally.finished = candidate.finish.unwrap_or(tally.finished);
-                tally.different += u64::from(!candidate.is_duplicate);
+                tally.judged += u64::from(super::was_judged(&candidate));
+                tally.duplicates += u64::from(candidate.is_duplicate);
                 match candidate.verdict {
                     Some(Verdict::Scored(scores)) => {
                         tally.best.resize(scores.len(), f64::NEG_INFINITY);
@@ -79,7 +81,7 @@ impl Bars {
         let at_start = *self.at_start.get_or_insert(finished);
         for (strategy, bar) in &self.bars {
             let tally = self.of(strategy);
-            bar.set_position(tally.different);
+            bar.set_position(tally.judged);
             bar.set_message(self.message(&tally));
         }
         if self.bars.is_empty() && (self.last_line.elapsed() >= LINE_EVERY || self.is_complete()) {
@@ -92,7 +94,7 @@ impl Bars {
                 let budget: u64 = self.runs.iter().filter(|run| run.strategy == strategy).map(|run| run.budget).sum();
                 let tally = self.of(strategy);
                 let message = self.message(&tally);
-                drop(writeln!(std::io::stderr(), "{strategy:<14} {}/{budget}  {message}", tally.different));
+                drop(writeln!(std::io::stderr(), "{strategy:<14} {}/{budget}  {message}", tally.judged));
             }
             drop(writeln!(std::io::stderr(), "{finished} layers, {per_hour:.0} an hour"));
         }
@@ -110,7 +112,8 @@ impl Bars {
         for run in self.runs.iter().filter(|run| run.strategy == strategy) {
             let Some(tally) = self.tallies.get(&run.id) else { continue };
             all.finished += tally.finished;
-            all.different += tally.different;
+            all.judged += tally.judged;
+            all.duplicates += tally.duplicates;
             tally.rejected.iter().for_each(|(reason, count)| *all.rejected.entry(reason).or_insert(0) += count);
             all.best.resize(all.best.len().max(tally.best.len()), f64::NEG_INFINITY);
             all.best.iter_mut().zip(&tally.best).for_each(|(all, best)| *all = all.max(*best));
@@ -132,7 +135,6 @@ impl Bars {
             .map(|(anchor, best)| format!("{anchor} {:.1}", best * 100.0))
             .collect();
         let mean = tally.best_mean.map_or("-".to_owned(), |mean| format!("{:.1} %", mean * 100.0));
-        let reused = tally.finished - tally.different;
-        format!("best {mean} ({}), rejected: {rejected}, duplicates {reused}", best.join(", "))
+        format!("best {mean} ({}), rejected: {rejected}, duplicates {}", best.join(", "), tally.duplicates)
     }
 }

@@ -1,0 +1,169 @@
+//! `normact search`: from a file to a report, gone on with after a kill, and what is said about bad files.
+
+use std::path::Path;
+use std::time::Duration;
+
+use expect_test::expect;
+use normact::search::Config;
+
+use crate::support::{normact, root, run};
+
+/// A search of seconds: one small network, few steps.
+fn small(folder: &Path, workers: usize) -> String {
+    let text = format!(
+        r#"
+[search]
+strategies = ["evolution", "random-tested", "random"]
+seeds = [1]
+budget = 12
+baselines = ["evonorm_s0"]
+out = "{}"
+workers = {workers}
+
+[space]
+nodes = 2
+mere_statistics = false
+
+[evolution]
+population = 10
+tournament = 0.5
+winner = "average"
+
+[task]
+batch = 8
+steps = 8
+learning_rate = 0.02
+
+[rejection]
+quality = {{ steps = 4, accuracy = 0.05 }}
+stability = {{ steps = 1 }}
+
+[anchors.resnet-50]
+width = 0.05
+depth = 0.01
+resolution = 8
+
+[rerank]
+top = 1
+steps = 4
+seeds = [1, 2]
+width = 1.0
+"#,
+        folder.join("out").display()
+    );
+    let file = folder.join("small.toml");
+    std::fs::write(&file, text).unwrap();
+    file.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_search_goes_from_a_file_to_a_report_also_when_it_is_killed() {
+    let whole = tempfile::tempdir().unwrap();
+    let file = small(whole.path(), 1);
+    let (code, summary, messages) = run(&["search", &file]);
+    assert_eq!(code, 0, "{messages}");
+    assert!(summary.contains("evolution seed 1") && summary.contains("best of 12 different layers"), "{summary}");
+    assert!(summary.contains("held out") && messages.contains("rejected: "), "{summary}{messages}");
+    let page = std::fs::read_to_string(whole.path().join("out/report.html")).unwrap();
+    assert!(page.starts_with("<!doctype html>") && page.contains("evonorm_s0"), "{page}");
+
+    let (code, top, _) = run(&["search", "top", &file, "--count", "2", "--json"]);
+    assert_eq!(code, 0);
+    let best: serde_json::Value = serde_json::from_str(top.lines().next().unwrap()).unwrap();
+    assert!(best["formula"].as_str().unwrap().starts_with("layer found_1(x"), "{top}");
+    let layers = whole.path().join("layers");
+    let layers = layers.to_str().unwrap();
+    let (code, _, messages) = run(&["search", "top", &file, "--count", "1", "--emit", "rust", "--out", layers]);
+    assert_eq!(code, 0, "{messages}");
+    let emitted = std::fs::read_to_string(format!("{layers}/found_1.rs")).unwrap();
+    assert!(emitted.contains("pub struct Found1"), "{emitted}");
+
+    // The same, killed again and again: the summaries differ in seconds alone.
+    let killed = tempfile::tempdir().unwrap();
+    let file = small(killed.path(), 1);
+    for pause in [300, 500, 700] {
+        let mut child = normact().args(["search", &file]).stderr(std::process::Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(pause));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let (code, again, messages) = run(&["search", &file]);
+    assert_eq!(code, 0, "{messages}");
+    let without_seconds = |text: &str| -> Vec<String> {
+        let end = |line: &str| line.rsplit_once(", ").map_or(line, |(line, _)| line).to_owned();
+        text.lines().filter(|line| !line.starts_with("report")).map(end).collect()
+    };
+    assert_eq!(without_seconds(&summary), without_seconds(&again));
+}
+
+#[test]
+fn several_workers_find_what_there_is_to_find() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = small(folder.path(), 3);
+    let (code, summary, messages) = run(&["search", &file]);
+    assert_eq!(code, 0, "{messages}");
+    let complete = summary.lines().filter(|line| line.contains("best of 12 different layers")).count();
+    assert_eq!(complete, 3, "{summary}");
+}
+
+#[test]
+fn everything_wrong_with_a_file_is_said_at_once() {
+    let text = "\
+[serch]
+budget = 1
+
+[search]
+budgt = 100
+budget = 0
+seeds = [1, 1]
+strategies = [\"evolution\", \"luck\"]
+baselines = [\"bn_rely\"]
+data = \"/nowhere\"
+
+[evolution]
+fresh = 1.5
+winner = \"both\"
+
+[rejection]
+quality = { steps = 5000, acuracy = 0.2 }
+
+[anchors.resnet]
+width = 1
+
+[anchors.mobilenet-v2]
+width = -1
+";
+    let messages = Config::parse(text, "bad.toml").unwrap_err().to_string();
+    expect![[r#"
+    "#]]
+    .assert_eq(&messages);
+    let (code, output, messages) = run(&["search", "nowhere.toml"]);
+    assert_eq!((code, output.as_str()), (2, ""));
+    assert!(messages.contains("nowhere.toml"), "{messages}");
+    let syntax = Config::parse("[search\n", "bad.toml").unwrap_err().to_string();
+    assert!(syntax.starts_with("error: bad.toml:1:"), "{syntax}");
+}
+
+#[test]
+fn the_example_and_an_empty_file_are_searches() {
+    let (config, _) = Config::read(&root().join("examples/search/digits.toml")).unwrap();
+    assert_eq!(config.runs().len(), 7);
+    let published = Config::parse("", "empty.toml").unwrap();
+    assert_eq!(published.anchors.len(), 3);
+    assert_eq!((published.task.steps, published.task.batch, published.evolution.population), (2000, 128, 2500));
+}
+
+#[test]
+fn another_search_in_one_database_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = small(folder.path(), 1);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let (config, _) = Config::read(Path::new(&file)).unwrap();
+    normact::search::begin(&config, &text).unwrap();
+    normact::search::begin(&config, &text).expect("the same search goes on");
+    std::fs::write(&file, text.replace("budget = 12", "budget = 13")).unwrap();
+    let (code, _, messages) = run(&["search", &file]);
+    assert_eq!(code, 2);
+    assert!(messages.contains("the database holds a search with another configuration"), "{messages}");
+    assert!(messages.contains("help: give each search a database of its own"), "{messages}");
+}
