@@ -22,8 +22,8 @@ Structure: the result depends on x, and no moment averages what does not vary. Q
 training reaches a fair accuracy. Stability: convolution weights moved by gradient ascent on the norm
 of the loss's gradient do not make it grow without bound.
 
-On the digits the networks are small (an eighth to a quarter of the channels, a third of the blocks,
-images of 12x12) and a step has 32; on CIFAR-10 they are those of the published search. --width, --depth and
+On the digits the networks are small (an eighth of the channels, a third of the blocks, images of
+12x12) and a step has 32 images; on CIFAR-10 they are those of the published search. --width, --depth and
 --resolution change either. Exit codes: 0 the layer passes, 1 it is rejected, 2 bad use.";
 
 /// Test whether a layer is worth training: structure, quality, stability

@@ -165,23 +165,24 @@ pub(super) fn test_stability(
 ) -> Result<Test, Failure> {
     let start = Instant::now();
     let ascent = stability(anchor, layer, task, options, seed)?;
-    let first = ascent.first_norm.map_or("not finite".to_owned(), |norm| format!("{norm:.3}"));
-    let detail = match ascent.end {
-        AscentEnd::Stable => {
-            format!("the gradient's norm rose from {first} to {:.3e} in {} steps", ascent.largest_norm, ascent.steps)
+    let Ascent { steps, first_norm, largest_norm, end } = ascent.clone();
+    let detail = match (first_norm, end) {
+        (None, _) => "the gradient's norm is not finite at the initial weights".to_owned(),
+        (Some(first), AscentEnd::Stable) => {
+            format!("the gradient's norm is {first:.3} at first and at most {largest_norm:.3e} in {steps} steps")
         }
-        AscentEnd::PassedLimit => format!(
-            "the gradient's norm rose from {first} to {:.3e} in {} steps and passed {:e}",
-            ascent.largest_norm, ascent.steps, options.limit
+        (Some(first), AscentEnd::PassedLimit) => format!(
+            "the gradient's norm rose from {first:.3} to {largest_norm:.3e} in {steps} steps and passed {:e}",
+            options.limit
         ),
-        AscentEnd::NotFinite => {
-            format!("the gradient's norm rose from {first} and is not finite after {} steps", ascent.steps)
+        (Some(first), AscentEnd::NotFinite) => {
+            format!("the gradient's norm rose from {first:.3} and is not finite after {steps} steps")
         }
     };
     Ok(Test {
         test: Reason::Stability,
         anchor: Some(*anchor),
-        passed: ascent.end == AscentEnd::Stable,
+        passed: end == AscentEnd::Stable,
         detail,
         figures: Figures::Ascent(ascent),
         seconds: start.elapsed().as_secs_f64(),
