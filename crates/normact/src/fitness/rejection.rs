@@ -32,6 +32,36 @@ impl Default for Rejection {
     }
 }
 
+impl Rejection {
+    /// Whether the tests are possible.
+    ///
+    /// # Errors
+    /// An option is not possible; the message names it.
+    pub fn check(&self) -> Result<(), Failure> {
+        let refuse = |what: &str, value: f64, expected: &str| {
+            Err(Failure::new(format!("{what} of {value} is not possible")).help(format!("give {expected}")))
+        };
+        let is_positive = |value: f64| value.is_finite() && value > 0.0;
+        if let Some(Quality { steps, accuracy }) = self.quality {
+            if steps == 0 {
+                return refuse("a number of training steps", 0.0, "1 or more, or leave the quality test out");
+            }
+            if !(0.0..=1.0).contains(&accuracy) {
+                return refuse("an accuracy", accuracy, "a share from 0 to 1, such as 0.2");
+            }
+        }
+        if let Some(Stability { step_size, limit, .. }) = self.stability {
+            if !is_positive(step_size) {
+                return refuse("a step size", step_size, "a positive number, such as 0.1");
+            }
+            if !is_positive(limit) {
+                return refuse("a limit", limit, "a positive number, such as 1e8");
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What can be chosen about the quality test.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
