@@ -135,9 +135,9 @@ fn known_layers_pass_the_probe_in_every_network() {
             "--depth",
             "0.01",
             "--quality-steps",
-            "40",
+            "30",
             "--stability-steps",
-            "10",
+            "4",
             "--json",
         ]);
         assert_eq!(code, 0, "{report}{messages}");
@@ -147,7 +147,7 @@ fn known_layers_pass_the_probe_in_every_network() {
         let names: Vec<&str> = tests.iter().map(|test| test["test"].as_str().unwrap()).collect();
         assert_eq!(names, ["structure", "quality", "stability", "quality", "stability", "quality", "stability"]);
         let ascent = &tests[2]["figures"]["ascent"];
-        assert_eq!((&ascent["steps"], &ascent["end"]), (&10.into(), &"stable".into()));
+        assert_eq!((&ascent["steps"], &ascent["end"]), (&4.into(), &"stable".into()));
         assert!(ascent["largest_norm"].as_f64() >= ascent["first_norm"].as_f64(), "{ascent}");
         assert!(tests[1]["figures"]["score"]["accuracy"].as_f64() >= Some(0.2), "{tests:?}");
     }
@@ -196,9 +196,9 @@ fn impossible_options_of_a_probe_are_refused() {
     check(&["--width", "0"], "a width of 0 is not possible");
     check(&["--depth", "nan"], "a depth of NaN is not possible");
     check(&["--resolution", "0"], "images of 0 by 0 are not possible");
-    check(&["--accuracy", "20"], "`--accuracy 20` is not possible");
-    check(&["--limit", "inf"], "`--limit inf` is not possible");
-    check(&["--step-size", "0"], "`--step-size 0` is not possible");
+    check(&["--accuracy", "20"], "an accuracy of 20 is not possible");
+    check(&["--limit", "inf"], "a limit of inf is not possible");
+    check(&["--step-size", "0"], "a step size of 0 is not possible");
     check(&["--batch", "0"], "a batch of 0 cannot be taken from 1154 images");
     check(&["--lr", "nan"], "a learning rate of NaN does not train");
     check(&["--anchor", "vgg"], "resnet-50");
@@ -225,6 +225,15 @@ fn a_task_has_the_published_defaults_and_refuses_impossible_options() {
     check(TaskConfig { batch: 1155, ..default.clone() }, "a batch of 1155 cannot be taken from 1154 images");
     let held_out = TaskConfig { batch: 1443, measure_on: MeasureOn::HeldOut, ..default };
     check(held_out, "a batch of 1443 cannot be taken from 1442 images");
+}
+
+#[test]
+fn a_test_longer_than_the_training_is_refused() {
+    let (dataset, device) = (digits::load(), cpu());
+    let task = Task::new(&dataset, short(&dataset, 50), &device).unwrap();
+    let anchors = [tiny(Architecture::ResNet50)];
+    let error = evaluate(&layer("bn_relu", &[]), &anchors, &task, &Rejection::default(), 0).unwrap_err();
+    assert_eq!(error.message, "a quality test of 100 steps does not fit into a training of 50");
 }
 
 #[test]

@@ -10,6 +10,8 @@ use crate::{Failure, NormAct};
 
 /// Part of a [`super::Network`]: images to images.
 #[derive(Module, Debug)]
+// Networks have few blocks, and Burn has no modules in boxes.
+#[allow(clippy::large_enum_variant)]
 pub(super) enum Block {
     Bottleneck(Bottleneck),
     InvertedResidual(InvertedResidual),

@@ -105,15 +105,11 @@ impl Anchor {
         Self { architecture, stem: Stem::ImageNet, width: 1.0, depth: 1.0, resolution: 224 }
     }
 
-    /// A network for small images and a small machine: an eighth of ResNet-50's channels and a quarter
-    /// of the others', a third of the blocks, images of 12x12. Its last images are 2x2, so that
-    /// statistics over positions still have something to average.
+    /// A network for small images and a small machine: an eighth of the channels, a third of the blocks,
+    /// images of 12x12. Its last images are 2x2, so that statistics over positions still have something
+    /// to average.
     pub fn small(architecture: Architecture) -> Self {
-        let width = match architecture {
-            Architecture::ResNet50 => 0.125,
-            Architecture::MobileNetV2 | Architecture::EfficientNetB0 => 0.25,
-        };
-        Self { architecture, stem: Stem::Cifar, width, depth: 0.33, resolution: 12 }
+        Self { architecture, stem: Stem::Cifar, width: 0.125, depth: 0.33, resolution: 12 }
     }
 
     /// Whether a network of this size can be built.

@@ -22,8 +22,8 @@ Structure: the result depends on x, and no moment averages what does not vary. Q
 training reaches a fair accuracy. Stability: convolution weights moved by gradient ascent on the norm
 of the loss's gradient do not make it grow without bound.
 
-On the digits the networks are small (an eighth to a quarter of the channels, a third of the blocks,
-images of 12x12) and a step has 32; on CIFAR-10 they are those of the published search. --width, --depth and
+On the digits the networks are small (an eighth of the channels, a third of the blocks, images of
+12x12) and a step has 32 images; on CIFAR-10 they are those of the published search. --width, --depth and
 --resolution change either. Exit codes: 0 the layer passes, 1 it is rejected, 2 bad use.";
 
 /// Test whether a layer is worth training: structure, quality, stability
@@ -106,7 +106,18 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
-    check(args)?;
+    let anchors = anchors(args);
+    anchors.iter().try_for_each(Anchor::check)?;
+    let rejection = Rejection {
+        quality: (args.quality_steps > 0).then_some(Quality { steps: args.quality_steps, accuracy: args.accuracy }),
+        stability: (args.stability_steps > 0).then_some(Stability {
+            steps: args.stability_steps,
+            step_size: args.step_size,
+            limit: args.limit,
+        }),
+        ..Rejection::default()
+    };
+    rejection.check()?;
     // What is no layer for other commands is a negative answer here.
     let layer = load::load_tolerating(&[Code::IgnoresInput], &args.layer.layer, &args.layer.set)?.layer;
     let dataset = match &args.data {
@@ -121,18 +132,8 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         ..base
     };
     let task = Task::new(&dataset, config, &device)?;
-    let rejection = Rejection {
-        quality: (args.quality_steps > 0).then_some(Quality { steps: args.quality_steps, accuracy: args.accuracy }),
-        stability: (args.stability_steps > 0).then_some(Stability {
-            steps: args.stability_steps,
-            step_size: args.step_size,
-            limit: args.limit,
-        }),
-        ..Rejection::default()
-    };
-
     let show = |test: &Test| if args.json { Ok(()) } else { print(&line(test)) };
-    let tests = probe(&layer, &anchors(args), &task, &rejection, args.seed, &mut |test| show(test))?;
+    let tests = probe(&layer, &anchors, &task, &rejection, args.seed, &mut |test| show(test))?;
     let (passed, seconds) = (tests.iter().all(|test| test.passed), tests.iter().map(|test| test.seconds).sum());
     if args.json {
         print_json(&Report {
@@ -163,21 +164,6 @@ fn anchors(args: &Args) -> Vec<Anchor> {
         }
     };
     chosen.iter().map(sized).collect()
-}
-
-fn check(args: &Args) -> Result<(), Failure> {
-    anchors(args).iter().try_for_each(Anchor::check)?;
-    let options = [
-        ("--accuracy", args.accuracy, (0.0..=1.0).contains(&args.accuracy), "a share from 0 to 1"),
-        ("--step-size", args.step_size, args.step_size.is_finite() && args.step_size > 0.0, "a positive number"),
-        ("--limit", args.limit, args.limit.is_finite() && args.limit > 0.0, "a positive number"),
-    ];
-    for (option, value, is_possible, expected) in options {
-        if !is_possible {
-            return Err(Failure::new(format!("`{option} {value}` is not possible")).help(format!("give it {expected}")));
-        }
-    }
-    Ok(())
 }
 
 /// A test as people read it.

@@ -57,7 +57,8 @@ pub struct Rejected {
 /// on, so that a layer that passes is trained once.
 ///
 /// # Errors
-/// A network cannot be built, or the device fails. A bad layer is no error.
+/// A test is not possible or goes on for longer than the training, a network cannot be built, or the
+/// device fails. A bad layer is no error.
 pub fn evaluate(
     layer: &Layer,
     anchors: &[Anchor],
@@ -65,6 +66,15 @@ pub fn evaluate(
     rejection: &Rejection,
     seed: u64,
 ) -> Result<Evaluation, Failure> {
+    rejection.check()?;
+    let steps = task.config().steps;
+    if let Some(quality) = rejection.quality.filter(|quality| quality.steps > steps) {
+        return Err(Failure::new(format!(
+            "a quality test of {} steps does not fit into a training of {steps}",
+            quality.steps
+        ))
+        .help("train for longer, test earlier, or leave the quality test out"));
+    }
     let start = Instant::now();
     let rejected = |test: Test| {
         let Test { test: reason, anchor, detail, .. } = test;
@@ -92,11 +102,11 @@ pub fn evaluate(
             }
         }
     }
-    let mut finish = |mut training: Training<'_>| {
-        training.advance(task.config().steps)?;
+    let finish = |mut training: Training<'_>| {
+        training.advance(steps)?;
         training.score()
     };
-    trainings.drain(..).map(&mut finish).collect::<Result<_, _>>().map(Evaluation::Scores)
+    trainings.into_iter().map(finish).collect::<Result<_, _>>().map(Evaluation::Scores)
 }
 
 /// Makes every test of a layer in every anchor and hands each to `observe` as it ends; a layer that fails
@@ -112,6 +122,7 @@ pub fn probe(
     seed: u64,
     observe: &mut dyn FnMut(&Test) -> Result<(), Failure>,
 ) -> Result<Vec<Test>, Failure> {
+    rejection.check()?;
     let mut tests = Vec::new();
     let mut done = |test: Test| {
         observe(&test)?;

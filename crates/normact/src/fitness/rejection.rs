@@ -32,6 +32,36 @@ impl Default for Rejection {
     }
 }
 
+impl Rejection {
+    /// Whether the tests are possible.
+    ///
+    /// # Errors
+    /// An option is not possible; the message names it.
+    pub fn check(&self) -> Result<(), Failure> {
+        let refuse = |what: &str, value: f64, expected: &str| {
+            Err(Failure::new(format!("{what} of {value} is not possible")).help(format!("give {expected}")))
+        };
+        let is_positive = |value: f64| value.is_finite() && value > 0.0;
+        if let Some(Quality { steps, accuracy }) = self.quality {
+            if steps == 0 {
+                return refuse("a number of training steps", 0.0, "1 or more, or leave the quality test out");
+            }
+            if !(0.0..=1.0).contains(&accuracy) {
+                return refuse("an accuracy", accuracy, "a share from 0 to 1, such as 0.2");
+            }
+        }
+        if let Some(Stability { step_size, limit, .. }) = self.stability {
+            if !is_positive(step_size) {
+                return refuse("a step size", step_size, "a positive number, such as 0.1");
+            }
+            if !is_positive(limit) {
+                return refuse("a limit", limit, "a positive number, such as 1e8");
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What can be chosen about the quality test.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -165,23 +195,24 @@ pub(super) fn test_stability(
 ) -> Result<Test, Failure> {
     let start = Instant::now();
     let ascent = stability(anchor, layer, task, options, seed)?;
-    let first = ascent.first_norm.map_or("not finite".to_owned(), |norm| format!("{norm:.3}"));
-    let detail = match ascent.end {
-        AscentEnd::Stable => {
-            format!("the gradient's norm rose from {first} to {:.3e} in {} steps", ascent.largest_norm, ascent.steps)
+    let Ascent { steps, first_norm, largest_norm, end } = ascent.clone();
+    let detail = match (first_norm, end) {
+        (None, _) => "the gradient's norm is not finite at the initial weights".to_owned(),
+        (Some(first), AscentEnd::Stable) => {
+            format!("the gradient's norm is {first:.3} at first and at most {largest_norm:.3e} in {steps} steps")
         }
-        AscentEnd::PassedLimit => format!(
-            "the gradient's norm rose from {first} to {:.3e} in {} steps and passed {:e}",
-            ascent.largest_norm, ascent.steps, options.limit
+        (Some(first), AscentEnd::PassedLimit) => format!(
+            "the gradient's norm rose from {first:.3} to {largest_norm:.3e} in {steps} steps and passed {:e}",
+            options.limit
         ),
-        AscentEnd::NotFinite => {
-            format!("the gradient's norm rose from {first} and is not finite after {} steps", ascent.steps)
+        (Some(first), AscentEnd::NotFinite) => {
+            format!("the gradient's norm rose from {first:.3} and is not finite after {steps} steps")
         }
     };
     Ok(Test {
         test: Reason::Stability,
         anchor: Some(*anchor),
-        passed: ascent.end == AscentEnd::Stable,
+        passed: end == AscentEnd::Stable,
         detail,
         figures: Figures::Ascent(ascent),
         seconds: start.elapsed().as_secs_f64(),

@@ -15,9 +15,10 @@
 //! H u ~ (g(w + h u) - g(w - h u)) / 2h
 //! ```
 //!
-//! `h` is 1e-3 of the norm of `w`: the error of the difference is of the order `h^2`, that of rounding of the
-//! order `1e-7 |g| / h`, and both are small against `H u` of a network in f32. A step costs three
-//! gradients. The vectors are on the host, where sums are in f64: their size is that of the weights,
+//! `h` is 3e-5 of the norm of `w`. The loss of these networks is strongly curved: at 1e-3 the difference
+//! is off by a half and more, while from 1e-4 to 1e-5 it agrees to a few per cent and less with the measured
+//! slope of the norm; below, rounding in f32 takes over. A step costs three gradients, and like
+//! any step of a fixed size it can lead past a maximum. The vectors are on the host, where sums are in f64: their size is that of the weights,
 //! which is little beside the activations of a batch.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
@@ -94,12 +95,11 @@ pub(super) fn stability(
     })
 }
 
+/// The gradient of some loss at given weights.
+type Slopes<'a> = dyn FnMut(&[f32]) -> Result<Vec<f32>, Failure> + 'a;
+
 /// Moves `weights` uphill on the norm of the gradient that `gradient` gives.
-fn ascend(
-    mut weights: Vec<f32>,
-    options: &Stability,
-    gradient: &mut dyn FnMut(&[f32]) -> Result<Vec<f32>, Failure>,
-) -> Result<Ascent, Failure> {
+fn ascend(mut weights: Vec<f32>, options: &Stability, gradient: &mut Slopes<'_>) -> Result<Ascent, Failure> {
     let mut ascent = Ascent { steps: 0, first_norm: None, largest_norm: 0.0, end: AscentEnd::Stable };
     loop {
         let current = gradient(&weights)?;
@@ -127,9 +127,9 @@ fn norm_gradient(
     weights: &[f32],
     current: &[f32],
     length: f64,
-    gradient: &mut dyn FnMut(&[f32]) -> Result<Vec<f32>, Failure>,
+    gradient: &mut Slopes<'_>,
 ) -> Result<Vec<f32>, Failure> {
-    const RELATIVE_STEP: f64 = 1e-3;
+    const RELATIVE_STEP: f64 = 3e-5;
     let step = RELATIVE_STEP * norm(weights).max(f64::from(f32::MIN_POSITIVE));
     let ahead = gradient(&moved(weights, current, step / length))?;
     let behind = gradient(&moved(weights, current, -step / length))?;
@@ -228,7 +228,7 @@ mod tests {
         let length = norm(&current);
         let found = norm_gradient(&weights, &current, length, &mut |w| Ok(slopes(w))).unwrap();
         for ((w, a), found) in weights.into_iter().map(f64::from).zip(scale.map(f64::from)).zip(found) {
-            close(f64::from(found), a * w * w * (a * w.powi(3) / 3.0) / length, 1e-3);
+            close(f64::from(found), a * w * w * (a * w.powi(3) / 3.0) / length, 0.01);
         }
     }
 
@@ -240,7 +240,7 @@ mod tests {
         };
         let ascent = ascend_from(1.0, Stability { steps: 10, ..Stability::default() });
         assert_eq!((ascent.steps, ascent.first_norm, ascent.end), (10, Some(4.0), AscentEnd::Stable));
-        close(ascent.largest_norm, 4.0 * (1.0 + 10.0 * 0.4), 1e-4);
+        close(ascent.largest_norm, 4.0 * (1.0 + 10.0 * 0.4), 0.02);
 
         let ascent = ascend_from(-1.0, Stability { limit: 8.0, ..Stability::default() });
         assert_eq!((ascent.steps, ascent.end), (3, AscentEnd::PassedLimit));
@@ -270,11 +270,11 @@ mod tests {
             let uphill = norm_gradient(&start, &current, norm(&current), &mut at).unwrap();
             // Along the gradient itself the slope is its norm.
             let slope = norm(&uphill);
-            let step = 1e-3 * norm(&start) / slope;
+            let step = 1e-5 * norm(&start) / slope;
             let mut norm_at = |by: f64| norm(&at(&moved(&start, &uphill, by)).unwrap());
             let measured = (norm_at(step) - norm_at(-step)) / (2.0 * step * slope);
-            assert!(slope > 0.01, "{architecture:?}: slope {slope}");
-            close(measured, slope, 0.05);
+            assert!(slope > 1.0, "{architecture:?}, seed {seed}: slope {slope}");
+            close(measured, slope, 0.02);
         }
     }
 }

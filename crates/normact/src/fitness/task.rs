@@ -98,7 +98,7 @@ impl TaskConfig {
         match self.schedule {
             Schedule::Constant => self.learning_rate,
             Schedule::Cosine => {
-                let done = step as f64 / self.steps as f64;
+                let done = (step as f64 / self.steps as f64).min(1.0);
                 self.learning_rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos())
             }
         }
