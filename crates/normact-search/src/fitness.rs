@@ -4,6 +4,13 @@ use normact_ir::Layer;
 
 /// Judges layers. A search calls it from one worker; several workers have one each.
 pub trait Fitness {
+    /// What is wrong with the graph of a layer, if anything, as far as a look at it tells. It is asked before a
+    /// layer that is tested is proposed; what it rejects costs nothing and is not counted.
+    fn structure(&self, layer: &Layer) -> Option<String> {
+        let _ = layer;
+        None
+    }
+
     /// Judges a layer; the same layer, seed and protocol give the same verdict.
     ///
     /// # Errors

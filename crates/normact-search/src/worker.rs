@@ -207,7 +207,7 @@ impl Worker<'_> {
         fitness: &mut dyn Fitness,
         observe: &mut dyn FnMut(&Event),
     ) -> Result<(), SearchError> {
-        let proposal = self.next(progress)?;
+        let proposal = self.next(progress, fitness)?;
         let token = token(&self.id);
         let judged = self.store.propose(&proposal, &self.id, &token, self.options.lease_seconds)?;
         let mut event = Event { run: proposal.run, verdict: None, reused: false, seconds: 0.0 };
@@ -282,7 +282,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    fn next(&mut self, progress: Progress) -> Result<Proposal, SearchError> {
+    fn next(&mut self, progress: Progress, fitness: &dyn Fitness) -> Result<Proposal, SearchError> {
         let run = self.runs.iter().find(|run| run.id == progress.id).ok_or(StoreError::NoSearch)?.clone();
         let strategy = Strategy::by_name(&run.strategy)
             .ok_or_else(|| StoreError::Damaged(format!("the strategy `{}`", run.strategy)))?;
@@ -310,11 +310,13 @@ impl Worker<'_> {
         };
         let (key, _) = self.keys.key(&layer.dag);
         let problem = match protocol {
-            Protocol::Tested => structure(&layer.dag, self.options.mere_statistics),
+            Protocol::Tested => structure(&layer.dag, self.options.mere_statistics)
+                .map(str::to_owned)
+                .or_else(|| fitness.structure(&layer)),
             Protocol::Untested => None,
         };
         let judged = match problem {
-            Some(problem) => Err((Reason::Structure, problem.to_owned())),
+            Some(problem) => Err((Reason::Structure, problem)),
             None => Ok(self.options.evaluation_seed),
         };
         Ok(Proposal { run: run.id, number, origin, graph, key: key.to_string(), protocol, judged })

@@ -44,6 +44,11 @@ impl<'a> Judge<'a> {
 }
 
 impl Fitness for Judge<'_> {
+    fn structure(&self, layer: &Layer) -> Option<String> {
+        let test = fitness::test_structure(layer, &self.rejection);
+        (!test.passed).then_some(test.detail)
+    }
+
     /// Scores are accuracies on the images set aside. Without tests, structure is looked at all the same: it
     /// costs nothing.
     fn evaluate(&mut self, layer: &Layer, protocol: Protocol, seed: u64) -> Result<Verdict, String> {
