@@ -5,7 +5,7 @@ use normact_ir::Layer;
 /// Judges layers. A search calls it from one worker; several workers have one each.
 pub trait Fitness {
     /// What is wrong with the graph of a layer, if anything, as far as a look at it tells. It is asked before a
-    /// layer that is tested is proposed; what it rejects costs nothing and is not counted.
+    /// drawn layer is proposed; what it rejects costs nothing and is not counted.
     fn structure(&self, layer: &Layer) -> Option<String> {
         let _ = layer;
         None

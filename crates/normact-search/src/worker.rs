@@ -29,7 +29,7 @@ pub enum Strategy {
     Evolution,
     /// Random layers, tested before they are trained.
     RandomTested,
-    /// Random layers, all trained.
+    /// Random layers, trained without the tests in the networks.
     Random,
     /// Given layers.
     Fixed,
@@ -309,11 +309,14 @@ impl Worker<'_> {
             }
         };
         let (key, _) = self.keys.key(&layer.dag);
-        let problem = match protocol {
-            Protocol::Tested => structure(&layer.dag, self.options.mere_statistics)
-                .map(str::to_owned)
-                .or_else(|| fitness.structure(&layer)),
-            Protocol::Untested => None,
+        // A look at the structure costs nothing, so it is not one of the tests that random search does without.
+        let problem = match strategy {
+            Strategy::Fixed => None,
+            Strategy::Evolution | Strategy::RandomTested | Strategy::Random => {
+                structure(&layer.dag, self.options.mere_statistics)
+                    .map(str::to_owned)
+                    .or_else(|| fitness.structure(&layer))
+            }
         };
         let judged = match problem {
             Some(problem) => Err((Reason::Structure, problem)),

@@ -135,7 +135,27 @@ width = -1
 ";
     let messages = Config::parse(text, "bad.toml").unwrap_err().to_string();
     expect![[r#"
-    "#]]
+        error: bad.toml:1:1: `initial`: the random layers before the first child take the whole budget
+        error: bad.toml:1:2: there is no table `serch`
+          help: did you mean `search`?
+        error: bad.toml:5:1: `[search]` has no key `budgt`
+          help: did you mean `budget`?
+        error: bad.toml:6:10: `budget`: the budget is 0
+        error: bad.toml:7:9: `seeds`: a seed is there twice
+        error: bad.toml:8:14: there is no strategy `luck`
+          help: there are evolution, random-tested, random
+        error: bad.toml:9:13: there is no built-in layer `bn_rely`
+          help: did you mean `bn_relu`?
+        error: bad.toml:10:8: `data`: the folder of the data is not there
+        error: bad.toml:13:9: `fresh`: a chance is from 0 to 1
+        error: bad.toml:14:1: `winner` cannot be that: unknown variant `both`, expected `average` or `pareto`
+        error: bad.toml:17:11: `quality`: the test has more steps than the training
+        error: bad.toml:17:27: `[rejection.quality]` has no key `acuracy`
+          help: did you mean `accuracy`?
+        error: bad.toml:19:10: `resnet` is no network
+          help: there are resnet-50, mobilenet-v2, efficientnet-b0
+        error: bad.toml:22:10: mobilenet-v2: a width of -1 is not possible
+          help: give a number above 0 and up to 8; 1 is the published network"#]]
     .assert_eq(&messages);
     let (code, output, messages) = run(&["search", "nowhere.toml"]);
     assert_eq!((code, output.as_str()), (2, ""));
