@@ -4,7 +4,7 @@
 //! It is no [`Dag`]: it has a second tensor, several results, and sums, since the transpose of
 //! broadcasting is a sum. Its statistics are those of a batch in training, without running averages.
 //!
-//! What it says is compared with what [`evaluate`](crate::evaluate) finds by reverse accumulation, so
+//! What it says is compared with what [`crate::evaluate`] finds by reverse accumulation, so
 //! nothing here knows a derivative. A gradient may be stated for some of a layer's tensors only; the
 //! evaluation therefore gives `None` for the others, where [`Gradients`](crate::Gradients) has no
 //! place for that.
