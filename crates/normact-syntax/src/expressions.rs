@@ -13,7 +13,7 @@ use crate::ast::*;
 use crate::codes::Code;
 use crate::diagnostic::Diagnostic;
 use crate::names::Library;
-use crate::settings::{InForce, Known, literal, whole};
+use crate::settings::{InForce, Known, SettingValue, literal, whole};
 use crate::source::Span;
 
 /// The most operations a layer may have after inlining.
@@ -173,7 +173,7 @@ impl<'a, T: Target> Expressions<'a, T> {
         }
         let name = call.function.text.as_str();
         if let Some(reducer) = Reducer::of(call) {
-            let (over, in_force) = self.reading(call);
+            let (over, in_force) = self.reading(call, values)?;
             return self.add(span, |target| target.reduce(reducer, over, &in_force, operands[0]));
         }
         if let Some(prim) = Prim::by_name(name) {
@@ -215,11 +215,25 @@ impl<'a, T: Target> Expressions<'a, T> {
     }
 
     /// What a statistic is over, and the settings it reads.
-    fn reading(&self, call: &Call) -> (IndexSet, InForce) {
+    fn reading(&self, call: &Call, values: &Values<'_>) -> Result<(IndexSet, InForce), Box<Diagnostic>> {
         let mut in_force = self.in_force;
         for setting in &call.settings {
-            if let (Some(known), Some(value)) = (Known::by_name(&setting.name.text), literal(&setting.value.kind)) {
-                in_force.set(known, value);
+            let Some(known) = Known::by_name(&setting.name.text) else { continue };
+            let value = literal(&setting.value.kind).or_else(|| match &setting.value.kind {
+                // The number of a setting of the layer, which may be one that this setting cannot have.
+                ValueKind::Word(word) => match values.get(word.as_str()) {
+                    Some(Meaning::Number(number)) => Some(SettingValue::Number(*number)),
+                    Some(Meaning::Node(_)) | None => None,
+                },
+                ValueKind::Number(..) => None,
+            });
+            match value {
+                Some(value) if known.accepts(value) => in_force.set(known, value),
+                Some(_) | None => {
+                    let message = format!("`{}` has a value it cannot have", setting.name.text);
+                    let help = format!("`{}` is {}", setting.name.text, known.values());
+                    return Err(Box::new(Diagnostic::new(Code::BadSetting, setting.value.span, message).help(help)));
+                }
             }
         }
         let set = call.index_set.as_ref().unwrap_or_else(|| unreachable!("index sets were checked"));
@@ -236,7 +250,7 @@ impl<'a, T: Target> Expressions<'a, T> {
             "all" => IndexSet::All,
             _ => unreachable!("index sets were checked"),
         };
-        (over, in_force)
+        Ok((over, in_force))
     }
 
     fn constant(&mut self, number: f64, span: Span) -> NodeId {

@@ -73,6 +73,35 @@ fn functions_are_inlined_and_equal_parts_shared() {
 }
 
 #[test]
+fn a_moment_takes_the_value_of_a_setting_of_the_layer() {
+    let text =
+        "layer l(x, fine = 1e-7, half = 0.5) { x / std[instance](x, eps = fine) + mean[batch](x, momentum = half) }";
+    let source = Source::new("t.nact", text);
+    let printed = |settings: &[String]| {
+        let analysis = compile(&source, &Overrides::parse(settings).unwrap());
+        analysis.layers.first().map_or(render(&source, &analysis.diagnostics, false), |one| print(&one.layer))
+    };
+    expect![[r#"
+        layer l(x, eps = 1e-7, momentum = 0.5) {
+            x / std[instance](x) + mean[batch](x)
+        }
+    "#]]
+    .assert_eq(&printed(&[]));
+    assert!(printed(&["fine=0.25".to_owned()]).contains("eps = 0.25"));
+    expect![[r#"
+        error[E0207]: `momentum` has a value it cannot have
+          ┌─ t.nact:1:100
+          │
+        1 │ layer l(x, fine = 1e-7, half = 0.5) { x / std[instance](x, eps = fine) + mean[batch](x, momentum = half) }
+          │                                                                                                    ^^^^
+          │
+          = help: `momentum` is a number from 0 to 1
+
+    "#]]
+    .assert_eq(&printed(&["half=2".to_owned()]));
+}
+
+#[test]
 fn settings_reach_moments() {
     let text = "layer l(x, groups = 8, eps = 1e-3, mine = 0.25) {\n x * mine / std[group](x) / std[batch](x, eps = 0, running = unbiased) }";
     let mut overrides = Overrides::parse(&["groups=4".to_owned(), "mine=2".to_owned()]).unwrap();
