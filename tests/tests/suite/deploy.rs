@@ -229,3 +229,32 @@ fn names_that_are_no_layer_are_explained() {
         assert!(messages.contains(message), "{name}: {messages}");
     }
 }
+
+#[test]
+fn names_mean_what_their_module_means_by_them() {
+    for (name, setting) in [
+        ("nn.LayerNorm(64)", "eps = 1e-5"),
+        ("timm.layers.LayerNorm(64)", "eps = 1e-6"),
+        ("LayerNorm2d(64)", "eps = 1e-6"),
+        ("nn.RMSNorm(64)", "eps = 1.1920929e-7"),
+        ("timm.layers.RmsNorm(channels=64)", "eps = 1e-6"),
+        ("GroupNorm1(1, 64, eps=1e-05, affine=True)", "eps = 1e-5"),
+        ("EvoNorm2dB0(64)", "running = unbiased"),
+    ] {
+        let (code, formula, messages) = run(&["import", "--from", "pytorch-name", name]);
+        assert_eq!(code, 0, "{name}: {messages}");
+        assert!(formula.contains(setting), "{name}: {formula}");
+    }
+    for (name, gamma, beta) in [
+        ("LayerNorm(64, bias=False, elementwise_affine=True)", true, false),
+        ("LayerNorm(64, elementwise_affine=True, bias=False)", true, false),
+        ("LayerNorm(64, elementwise_affine=False, bias=True)", false, false),
+        ("LayerNorm(64, bias=True, elementwise_affine=False)", false, false),
+        ("InstanceNorm2d(64, affine=True)", true, true),
+        ("RMSNorm(64, elementwise_affine=True)", true, false),
+    ] {
+        let (_, formula, _) = run(&["import", "--from", "pytorch-name", name]);
+        let has = |param: &str| formula.contains(&format!("param {param} "));
+        assert_eq!((has("gamma"), formula.contains("beta")), (gamma, beta), "{name}: {formula}");
+    }
+}

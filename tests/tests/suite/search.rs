@@ -107,6 +107,26 @@ fn several_workers_find_what_there_is_to_find() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_search_that_is_stopped_loses_nothing_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = small(folder.path(), 2);
+    let child = normact().args(["search", &file]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(700));
+    let killed = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let ended = child.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    let mut store = normact_search::Store::open(folder.path().join("out/search.db").to_str().unwrap()).unwrap();
+    let evaluations = store.evaluations().unwrap();
+    assert!(!evaluations.is_empty() && evaluations.iter().all(|one| one.is_done), "what was begun is done");
+    let (code, summary, messages) = run(&["search", &file]);
+    assert_eq!(code, 0, "{messages}");
+    assert!(summary.contains("best of 12 different layers"), "{summary}");
+    assert!(store.evaluations().unwrap().iter().all(|one| one.attempts == 1), "nothing was begun twice");
+}
+
+#[test]
 fn everything_wrong_with_a_file_is_said_at_once() {
     let text = "\
 [serch]
@@ -135,7 +155,6 @@ width = -1
 ";
     let messages = Config::parse(text, "bad.toml").unwrap_err().to_string();
     expect![[r#"
-        error: bad.toml:1:1: `initial`: the random layers before the first child take the whole budget
         error: bad.toml:1:2: there is no table `serch`
           help: did you mean `search`?
         error: bad.toml:5:1: `[search]` has no key `budgt`
@@ -179,8 +198,13 @@ fn another_search_in_one_database_is_refused() {
     let file = small(folder.path(), 1);
     let text = std::fs::read_to_string(&file).unwrap();
     let (config, _) = Config::read(Path::new(&file)).unwrap();
-    normact::search::begin(&config, &text).unwrap();
-    normact::search::begin(&config, &text).expect("the same search goes on");
+    let device = normact::device::open(normact::device::DeviceChoice::Cpu).unwrap();
+    normact::search::begin(&config, &text, &device).unwrap();
+    normact::search::begin(&config, &text, &device).expect("the same search goes on");
+    std::fs::write(&file, text.replace("batch = 8", "batch = 99999")).unwrap();
+    let (code, _, messages) = run(&["search", &file]);
+    assert_eq!(code, 2);
+    assert!(messages.contains("99999"), "what is impossible is told before the database is looked at: {messages}");
     std::fs::write(&file, text.replace("budget = 12", "budget = 13")).unwrap();
     let (code, _, messages) = run(&["search", &file]);
     assert_eq!(code, 2);

@@ -359,7 +359,8 @@ impl Store {
         is_alive: impl Fn(u32) -> bool,
     ) -> Result<(), StoreError> {
         self.transaction(|database| {
-            let known = database.query("SELECT id, process FROM workers WHERE host = $1", &[host.into()])?;
+            let known =
+                database.query("SELECT id, process FROM workers WHERE host = $1 ORDER BY id", &[host.into()])?;
             for row in &known {
                 let (id, process) = (row.text(0)?, u32::try_from(row.integer(1)?).unwrap_or(0));
                 if id != worker && !is_alive(process) {
@@ -425,8 +426,16 @@ impl Store {
         self.database.begin()?;
         let result = propose(&mut *self.database, proposal, worker, token, lease_seconds);
         let keeps = matches!(result, Ok(Proposed::Leased(_) | Proposed::Finished | Proposed::Waiting));
-        self.database.batch(if keeps { "COMMIT" } else { "ROLLBACK" })?;
-        result
+        let end = self.database.batch(if keeps { "COMMIT" } else { "ROLLBACK" });
+        match (result, end) {
+            // What went wrong first is what to tell; a database may have rolled back by itself.
+            (Err(error), _) => Err(error),
+            (Ok(proposed), Ok(())) => Ok(proposed),
+            (Ok(_), Err(error)) => {
+                let _ = self.database.batch("ROLLBACK");
+                Err(error)
+            }
+        }
     }
 
     /// Ends an evaluation and gives its verdict to every candidate that waits for it. Tells whether the
@@ -562,7 +571,9 @@ fn propose(
     if proposed != proposal.number || progress.is_spent() {
         return Ok(Proposed::Late);
     }
-    let same = "SELECT number FROM candidates WHERE run = $1 AND key = $2 LIMIT 1";
+    // A spelling that was rejected for its structure says nothing of an equal layer that is not.
+    let same = "SELECT number FROM candidates \
+                WHERE run = $1 AND key = $2 AND (reason IS NULL OR reason <> 'structure') LIMIT 1";
     let is_duplicate = !database.query(same, &[proposal.run.into(), key.into()])?.is_empty();
     let (origin, parent, mutations) = match proposal.origin {
         Origin::Fresh => ("fresh", None, 0),
@@ -585,7 +596,8 @@ fn propose(
     ];
     database.execute(sql, &values)?;
     let sql = "UPDATE runs SET proposed = proposed + 1, spent = spent + $1 WHERE id = $2";
-    let spends = !is_duplicate && proposal.judged.is_ok();
+    // Given layers are as many as the budget says, also where two of them are equal.
+    let spends = proposal.origin == Origin::Fixed || (!is_duplicate && proposal.judged.is_ok());
     database.execute(sql, &[i64::from(spends).into(), proposal.run.into()])?;
     if let Some(verdict) = known {
         finish(database, proposal.run, proposal.number, &verdict, 0.0)?;

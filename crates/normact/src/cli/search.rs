@@ -134,9 +134,10 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
 fn search(args: &Args, file: &std::path::Path) -> Result<Outcome, Failure> {
     let (config, text) = Config::read(file)?;
     let opened = device::open(args.device)?;
-    search::begin(&config, &text)?;
+    search::begin(&config, &text, &opened)?;
     let stop = stop_on_interrupt("after this layer")?;
     if args.worker {
+        search::stop_at_end_of_input(stop);
         search::run_worker(&config, &opened, stop)?;
         return Ok(Outcome::Success);
     }
@@ -148,7 +149,8 @@ fn search(args: &Args, file: &std::path::Path) -> Result<Outcome, Failure> {
         config.anchors.len(),
         config.search.data,
         opened.name,
-        config.database()
+        // Without what may be a password.
+        config.database().rsplit_once('@').map_or(config.database(), |(_, place)| place.to_owned())
     ));
     let device_name = args.device.to_possible_value().map_or("cpu".to_owned(), |value| value.get_name().to_owned());
     if search::run(&config, file, &opened, &device_name, stop)? == End::Stopped {

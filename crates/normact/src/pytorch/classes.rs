@@ -121,8 +121,24 @@ pub(super) const NORMS: &[Norm] = &[
         activation: Activation::Argument,
         ..PLAIN
     },
+    Norm {
+        classes: &["LayerNorm"],
+        module: Some("timm"),
+        stem: "channel_norm",
+        normalized: BY_CHANNEL,
+        arguments: LAYER_TIMM,
+        settings: &[("eps", "1e-6")],
+        ..PLAIN
+    },
     Norm { classes: &["LayerNorm"], stem: "channel_norm", normalized: BY_CHANNEL, ..PLAIN },
-    Norm { classes: &["LayerNorm2d"], stem: "channel_norm", normalized: BY_CHANNEL, arguments: LAYER_TIMM, ..PLAIN },
+    Norm {
+        classes: &["LayerNorm2d"],
+        stem: "channel_norm",
+        normalized: BY_CHANNEL,
+        arguments: LAYER_TIMM,
+        settings: &[("eps", "1e-6")],
+        ..PLAIN
+    },
     Norm {
         classes: &["LayerNormAct", "LayerNormAct2d", "LayerNormActFp32", "LayerNormAct2dFp32"],
         stem: "channel_norm",

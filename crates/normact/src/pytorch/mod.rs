@@ -80,7 +80,10 @@ fn find_norm(call: &Call) -> Result<&'static Norm, Failure> {
     let short = |known: &str| plain(known).replace("norm2d", "norm");
     let named = |norm: &&Norm| norm.classes.iter().any(|known| plain(known) == class || short(known) == class);
     let fits = |norm: &&Norm| norm.module.is_none_or(|needed| module == Some(needed));
-    NORMS.iter().filter(named).find(fits).ok_or_else(|| {
+    // `RMSNorm` is PyTorch's and `RmsNorm` timm's, so a name as it is written comes first.
+    let exact = |norm: &&Norm| norm.classes.contains(&call.class());
+    let found = NORMS.iter().filter(exact).find(fits).or_else(|| NORMS.iter().filter(named).find(fits));
+    found.ok_or_else(|| {
         let known: Vec<&str> = NORMS.iter().flat_map(|norm| norm.classes).copied().collect();
         let help = match normact_syntax::nearest(call.class(), known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -144,6 +147,8 @@ struct Arguments {
     channels: Option<usize>,
     gamma: bool,
     beta: bool,
+    /// What the argument `bias` says, in whatever order the arguments come.
+    bias: Option<bool>,
     act: bool,
     act_layer: Option<Value>,
 }
@@ -163,6 +168,11 @@ impl Arguments {
             given.push(((*name).to_owned(), value.clone()));
         }
         // PyTorch prints a group norm's two counts in the order of its own arguments, also for timm's.
+        let is_one_group = norm.classes[0].starts_with("GroupNorm1") && given.len() > 1;
+        if is_one_group && given[1].0 == "eps" {
+            given.remove(0);
+            given[0].0 = "num_channels".to_owned();
+        }
         if norm.arguments == GROUP_TIMM && call.parts.iter().any(|(part, _)| part == "act") && given.len() > 1 {
             given.swap(0, 1);
             given[0].0 = "num_channels".to_owned();
@@ -171,7 +181,7 @@ impl Arguments {
         given.extend(call.named.iter().cloned());
         let settings = norm.settings.iter().map(|(name, default)| (*name, (*default).to_owned())).collect();
         let [gamma, beta] = norm.affine;
-        let mut arguments = Self { settings, channels: None, gamma, beta, act: true, act_layer: None };
+        let mut arguments = Self { settings, channels: None, gamma, beta, bias: None, act: true, act_layer: None };
         let mut group_size = None;
         for (name, value) in &given {
             arguments.take(norm, call, name, value, &mut group_size)?;
@@ -191,6 +201,10 @@ impl Arguments {
                 .help("write it as `GroupNorm(32, 64)` or `GroupNorm(num_groups=32)`"));
         }
         Ok(arguments)
+    }
+
+    fn beta_or(&self, default: bool) -> bool {
+        self.bias.unwrap_or(default)
     }
 
     fn set(&mut self, setting: &str, value: String) {
@@ -229,7 +243,17 @@ impl Arguments {
         };
         // Keyword arguments that their class lacks are ignored by some classes of timm, and a mistake here.
         let known = norm.arguments.contains(&name)
-            || ["inplace", "device", "dtype", "elementwise_affine", "affine", "bias"].contains(&name);
+            || [
+                "inplace",
+                "device",
+                "dtype",
+                "elementwise_affine",
+                "affine",
+                "bias",
+                "normalization_shape",
+                "channels",
+            ]
+            .contains(&name);
         if !known {
             let mut failure = Failure::new(format!("`{}` has no argument `{name}`", call.name));
             if let Some(near) = normact_syntax::nearest(name, norm.arguments.iter().copied()) {
@@ -238,7 +262,7 @@ impl Arguments {
             return Err(failure);
         }
         match name {
-            "num_features" | "num_channels" | "normalized_shape" => {
+            "num_features" | "num_channels" | "normalized_shape" | "normalization_shape" | "channels" => {
                 let channels = count(value).ok_or_else(|| {
                     wrong("one number of channels").help("the language normalizes over one axis of channels")
                 })?;
@@ -258,9 +282,13 @@ impl Arguments {
             "momentum" => self.set("momentum", positive().ok_or_else(|| wrong("a number from 0"))?.to_string()),
             "affine" | "elementwise_affine" => {
                 let [gamma, beta] = norm.affine;
-                (self.gamma, self.beta) = if flag()? { (true, beta || !gamma) } else { (false, false) };
+                self.gamma = flag()?;
+                self.beta = self.gamma && self.beta_or(beta || !gamma);
             }
-            "bias" => self.beta = flag()?,
+            "bias" => {
+                self.bias = Some(flag()?);
+                self.beta = self.gamma && self.beta_or(self.beta);
+            }
             "track_running_stats" => {
                 // Only these track by default; the others never use a running average.
                 let tracks = norm.settings.iter().any(|(setting, _)| *setting == "momentum");

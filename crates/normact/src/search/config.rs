@@ -465,11 +465,6 @@ impl Reader<'_> {
                 "without mutations a child is its parent",
             ),
             (
-                evolution.initial as u64 >= search.budget && search.strategies.iter().any(|name| name == "evolution"),
-                "evolution.initial",
-                "the random layers before the first child take the whole budget",
-            ),
-            (
                 quality.is_some_and(|quality| !share(quality.accuracy)),
                 "rejection.quality",
                 "an accuracy is from 0 to 1",
@@ -492,6 +487,24 @@ impl Reader<'_> {
             if is_wrong {
                 let name = key.rsplit('.').next().unwrap_or(key);
                 self.problem(at(key), format!("`{name}`: {message}"), None);
+            }
+        }
+        if let Err(failure) = rejection.check() {
+            self.problem(at("rejection.stability"), failure.message, failure.help);
+        }
+        for (name, anchor) in &config.anchors {
+            let larger = Anchor { width: anchor.width * rerank.width, depth: anchor.depth * rerank.depth, ..*anchor };
+            if let Err(failure) = larger.check()
+                && rerank.top > 0
+                && anchor.check().is_ok()
+            {
+                self.problem(at("rerank.width"), format!("ranking again, {name}: {}", failure.message), failure.help);
+            }
+        }
+        for (key, names) in [("search.baselines", &search.baselines), ("search.strategies", &search.strategies)] {
+            let mut seen = std::collections::BTreeSet::new();
+            for name in names.iter().filter(|name| !seen.insert(name.as_str())) {
+                self.problem(at(key), format!("`{name}` is there twice"), None);
             }
         }
         let mut names = search.seeds.clone();

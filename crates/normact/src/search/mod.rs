@@ -11,7 +11,7 @@ mod report;
 mod rerank;
 
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -28,6 +28,20 @@ use progress::Bars;
 
 /// How often the watching process looks into the database.
 const LOOK: Duration = Duration::from_millis(300);
+
+/// Set for workers that stop when their standard input ends, which also happens when the process that started
+/// them is no more.
+const STOPS_AT_END_OF_INPUT: &str = "NORMACT_STOPS_AT_END_OF_INPUT";
+
+/// Lets a worker that another process started stop when that process says so.
+pub fn stop_at_end_of_input(stop: &'static AtomicBool) {
+    if std::env::var_os(STOPS_AT_END_OF_INPUT).is_some() {
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+}
 
 /// What the store says, as a message for people.
 pub fn failure(error: &StoreError) -> Failure {
@@ -46,11 +60,13 @@ pub fn baselines(config: &Config) -> Result<Vec<(String, Layer)>, Failure> {
     config.search.baselines.iter().map(|name| Ok((name.clone(), load::layer(name, &[])?))).collect()
 }
 
-/// Begins the search in its database, or goes on with it there.
+/// Begins the search in its database, or goes on with it there, after a look at the data and the options of the
+/// training: a search that cannot be run does not take a database.
 ///
 /// # Errors
-/// The database cannot be used, or holds another search.
-pub fn begin(config: &Config, text: &str) -> Result<(), Failure> {
+/// The data or the options are not possible; the database cannot be used, or holds another search.
+pub fn begin(config: &Config, text: &str, device: &OpenDevice) -> Result<(), Failure> {
+    Judge::new(config, &judge::dataset(config)?, device)?;
     let mut store = Store::open(&config.database()).map_err(|error| failure(&error))?;
     store.begin_search(&config.fingerprint(), text, &config.runs()).map_err(|error| failure(&error))
 }
@@ -115,15 +131,27 @@ fn spawn(config: &Config, file: &Path, device_name: &str) -> Result<Vec<Child>, 
     let program = std::env::current_exe().map_err(cannot)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = (cores / config.search.workers).max(1);
-    let start = |_| {
-        Command::new(&program)
+    let mut workers = vec![];
+    for _ in 0..config.search.workers {
+        let started = Command::new(&program)
             .args(["search", "--worker", "--device", device_name])
             .arg(file)
             .env("RAYON_NUM_THREADS", threads.to_string())
-            .spawn()
-            .map_err(cannot)
-    };
-    (0..config.search.workers).map(start).collect()
+            .env(STOPS_AT_END_OF_INPUT, "1")
+            .stdin(Stdio::piped())
+            .spawn();
+        match started {
+            Ok(worker) => workers.push(worker),
+            Err(error) => {
+                for mut worker in workers {
+                    let _ = worker.kill();
+                    let _ = worker.wait();
+                }
+                return Err(cannot(error));
+            }
+        }
+    }
+    Ok(workers)
 }
 
 fn watch(workers: &mut [Child], bars: &mut Bars, stop: &AtomicBool) -> Result<End, Failure> {
@@ -131,7 +159,8 @@ fn watch(workers: &mut [Child], bars: &mut Bars, stop: &AtomicBool) -> Result<En
         std::thread::sleep(LOOK);
         bars.look()?;
         if stop.load(Ordering::Relaxed) {
-            return Ok(End::Stopped);
+            // The end of its input tells a worker to stop after its layer.
+            workers.iter_mut().for_each(|worker| drop(worker.stdin.take()));
         }
         let mut running = 0;
         for worker in workers.iter_mut() {
@@ -140,7 +169,9 @@ fn watch(workers: &mut [Child], bars: &mut Bars, stop: &AtomicBool) -> Result<En
         }
         if running == 0 {
             bars.look()?;
-            return if bars.is_complete() {
+            return if stop.load(Ordering::Relaxed) {
+                Ok(End::Stopped)
+            } else if bars.is_complete() {
                 Ok(End::Complete)
             } else {
                 Err(Failure::new("every worker has ended, and the search has not")

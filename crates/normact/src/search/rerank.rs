@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use normact_ir::Layer;
-use normact_search::{Candidate, Space, Verdict};
+use normact_search::{Candidate, Origin, Space, Verdict};
 use serde::{Deserialize, Serialize};
 
 use super::{Config, baselines, judge};
@@ -81,10 +81,15 @@ pub fn rerank(
         ..*anchor
     };
     let anchors: Vec<Anchor> = config.anchors.iter().map(|(_, anchor)| larger(anchor)).collect();
-    let graphs = best(candidates, options.top).into_iter().map(|candidate| candidate.graph.clone());
+    let found: Vec<Candidate> =
+        candidates.iter().filter(|candidate| candidate.origin != Origin::Fixed).cloned().collect();
+    let graphs = best(&found, options.top).into_iter().map(|candidate| candidate.graph.clone());
     let mut graphs: Vec<String> = graphs.chain(fixed.iter().map(|(name, _)| name.clone())).collect();
     let mut seen = std::collections::HashSet::new();
     graphs.retain(|graph| seen.insert(graph.clone()));
+    let folder = &config.search.out;
+    std::fs::create_dir_all(folder)
+        .map_err(|error| Failure::new(format!("cannot make the folder {}: {error}", folder.display())))?;
     let mut all = vec![];
     for graph in graphs {
         let layer = layer_of(&graph, &space, &fixed)?;
