@@ -63,7 +63,7 @@ fn main() {
         };
         let mut free = Free(ChaCha8Rng::seed_from_u64(1));
         let start = Instant::now();
-        work(&url, &options, &mut free, &AtomicBool::new(false), &mut |_| {}).expect("the search ends");
+        work(&url, &options, &mut free, &AtomicBool::new(false)).expect("the search ends");
         let seconds = start.elapsed().as_secs_f64();
         let candidates = Store::open(&url).and_then(|mut store| store.candidates()).expect("a database").len() as f64;
         let [drawing, key] = parts.map(|part| part / count as f64 * candidates / seconds * 100.0);

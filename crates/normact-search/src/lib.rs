@@ -16,4 +16,4 @@ pub use fitness::{Fitness, Protocol, Reason, Verdict};
 pub use genotype::{Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, structure};
 pub use selection::{Winner, front, tournament};
 pub use store::{Candidate, Evaluation, Origin, Run, Store, StoreError};
-pub use worker::{End, Event, Evolution, Options, SearchError, Strategy, work};
+pub use worker::{End, Evolution, Options, SearchError, Strategy, work};

@@ -103,19 +103,6 @@ pub struct Options {
     pub lease_seconds: f64,
 }
 
-/// What happened to a candidate, for those who watch.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Event {
-    /// The run.
-    pub run: i64,
-    /// The verdict; none where another worker is at it.
-    pub verdict: Option<Verdict>,
-    /// Whether the verdict was known already.
-    pub reused: bool,
-    /// Seconds that judging it took.
-    pub seconds: f64,
-}
-
 /// How a worker's work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -143,13 +130,7 @@ const IDLE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The database or the fitness fails. What was leased is given back.
-pub fn work(
-    url: &str,
-    options: &Options,
-    fitness: &mut dyn Fitness,
-    stop: &AtomicBool,
-    observe: &mut dyn FnMut(&Event),
-) -> Result<End, SearchError> {
+pub fn work(url: &str, options: &Options, fitness: &mut dyn Fitness, stop: &AtomicBool) -> Result<End, SearchError> {
     let mut store = Store::open(url)?;
     let id = worker_id();
     store.register(&id, &host(), std::process::id(), is_alive)?;
@@ -163,7 +144,7 @@ pub fn work(
         }
         let lease = options.lease_seconds;
         if let Some(task) = worker.store.take_over(&worker.id, &token(&worker.id), lease)? {
-            worker.judge(&task, fitness, observe)?;
+            worker.judge(&task, fitness)?;
             continue;
         }
         let progress = worker.store.progress()?;
@@ -172,7 +153,7 @@ pub fn work(
             (i128::from(a.spent) * i128::from(b.budget)).cmp(&(i128::from(b.spent) * i128::from(a.budget)))
         });
         match next {
-            Some(&run) => worker.advance(run, fitness, observe)?,
+            Some(&run) => worker.advance(run, fitness)?,
             None if worker.store.anything_waits()? => std::thread::sleep(IDLE),
             None => return Ok(End::Complete),
         }
@@ -201,39 +182,16 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     /// Proposes the next candidate of a run, and judges it if that is to be done.
-    fn advance(
-        &mut self,
-        progress: Progress,
-        fitness: &mut dyn Fitness,
-        observe: &mut dyn FnMut(&Event),
-    ) -> Result<(), SearchError> {
+    fn advance(&mut self, progress: Progress, fitness: &mut dyn Fitness) -> Result<(), SearchError> {
         let proposal = self.next(progress, fitness)?;
         let token = token(&self.id);
-        let judged = self.store.propose(&proposal, &self.id, &token, self.options.lease_seconds)?;
-        let mut event = Event { run: proposal.run, verdict: None, reused: false, seconds: 0.0 };
-        match judged {
-            Proposed::Late => {}
-            Proposed::Waiting => observe(&event),
-            Proposed::Finished => {
-                self.catch_up(proposal.run)?;
-                event.reused = proposal.judged.is_ok();
-                event.verdict = match &proposal.judged {
-                    Err((reason, detail)) => Some(Verdict::Rejected { reason: *reason, detail: detail.clone() }),
-                    Ok(_) => self.histories[&proposal.run].scores.last().cloned().map(Verdict::Scored),
-                };
-                observe(&event);
-            }
-            Proposed::Leased(task) => self.judge(&task, fitness, observe)?,
+        match self.store.propose(&proposal, &self.id, &token, self.options.lease_seconds)? {
+            Proposed::Late | Proposed::Waiting | Proposed::Finished => Ok(()),
+            Proposed::Leased(task) => self.judge(&task, fitness),
         }
-        Ok(())
     }
 
-    fn judge(
-        &mut self,
-        task: &Task,
-        fitness: &mut dyn Fitness,
-        observe: &mut dyn FnMut(&Event),
-    ) -> Result<(), SearchError> {
+    fn judge(&mut self, task: &Task, fitness: &mut dyn Fitness) -> Result<(), SearchError> {
         let start = Instant::now();
         let verdict = if Store::is_hopeless(task) {
             let detail = format!("{} workers died while they judged it", task.attempts - 1);
@@ -254,10 +212,7 @@ impl Worker<'_> {
         };
         let seconds = start.elapsed().as_secs_f64();
         // A worker that slept too long has lost its lease, and another one has the verdict.
-        if self.store.complete(task, &verdict, seconds)? {
-            let run = self.runs.first().map_or(0, |run| run.id);
-            observe(&Event { run, verdict: Some(verdict), reused: false, seconds });
-        }
+        self.store.complete(task, &verdict, seconds)?;
         Ok(())
     }
 

@@ -94,7 +94,7 @@ fn begin(url: &str, budget: u64) {
 }
 
 fn finish(url: &str, judge: &mut Judge) -> Result<End, SearchError> {
-    work(url, &options(), judge, &AtomicBool::new(false), &mut |_| {})
+    work(url, &options(), judge, &AtomicBool::new(false))
 }
 
 /// What a history is, without times.
@@ -205,7 +205,7 @@ fn a_search_that_failed_or_was_stopped_goes_on_to_the_same_history() {
     }
     assert!(failures > 60);
     assert_eq!(history(&whole), history(&url));
-    let stopped = work(&url, &options(), &mut Judge::quick(), &AtomicBool::new(true), &mut |_| {});
+    let stopped = work(&url, &options(), &mut Judge::quick(), &AtomicBool::new(true));
     assert_eq!(stopped, Ok(End::Stopped));
 }
 
@@ -313,7 +313,7 @@ fn a_lease_that_ran_out_is_taken_over_and_the_late_result_is_refused() {
         }
     }
     let mut late = Late { url: url.clone(), is_first: true };
-    let end = work(&url, &options(), &mut late, &AtomicBool::new(false), &mut |_| {});
+    let end = work(&url, &options(), &mut late, &AtomicBool::new(false));
     assert_eq!(end, Ok(End::Complete));
     assert_sound(&url, 3);
     let is_late = |candidate: &Candidate| candidate.verdict == Some(Verdict::Scored(vec![99.0; 3]));
@@ -389,7 +389,7 @@ fn a_full_disk_stops_the_search_and_leaves_the_database_whole() {
         }
     }
     let mut full = Full { url: url.clone(), left: 20 };
-    let error = work(&url, &options(), &mut full, &AtomicBool::new(false), &mut |_| {}).unwrap_err();
+    let error = work(&url, &options(), &mut full, &AtomicBool::new(false)).unwrap_err();
     assert!(error.to_string().contains("full"), "{error}");
     rusqlite::Connection::open(&url).unwrap().execute_batch("DROP TRIGGER full").unwrap();
     assert_eq!(finish(&url, &mut Judge::quick()), Ok(End::Complete));
@@ -402,7 +402,7 @@ fn the_average_winner_is_an_option() {
     begin(&url, 30);
     let mut options = options();
     options.evolution.winner = Winner::Average;
-    let end = work(&url, &options, &mut Judge::quick(), &AtomicBool::new(false), &mut |_| {});
+    let end = work(&url, &options, &mut Judge::quick(), &AtomicBool::new(false));
     assert_eq!(end, Ok(End::Complete));
     assert_sound(&url, 30);
 }

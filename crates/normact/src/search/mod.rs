@@ -86,7 +86,7 @@ pub fn run_worker(config: &Config, device: &OpenDevice, stop: &AtomicBool) -> Re
     };
     let dataset = judge::dataset(config)?;
     let mut judge = Judge::new(config, &dataset, device)?;
-    work(&config.database(), &options, &mut judge, stop, &mut |_| {}).map_err(|error| match error {
+    work(&config.database(), &options, &mut judge, stop).map_err(|error| match error {
         SearchError::Store(error) => failure(&error),
         SearchError::Fitness(problem) => Failure::new(problem),
     })

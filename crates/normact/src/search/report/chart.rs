@@ -19,6 +19,14 @@ pub(super) struct Dot {
     pub(super) name: Option<String>,
 }
 
+/// A curve at one place, over its seeds.
+struct Point {
+    x: f64,
+    mean: f64,
+    least: f64,
+    most: f64,
+}
+
 /// A range of scores with round ends, and the steps between.
 struct Scale {
     low: f64,
@@ -113,23 +121,23 @@ pub(super) fn curves(curves: &[Curve], baselines: &[(String, f64)]) -> Option<St
             if !values.is_empty() {
                 let least = values.iter().copied().fold(f64::INFINITY, f64::min);
                 let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                points.push((x(layer), values.iter().sum::<f64>() / values.len() as f64, least, most));
+                points.push(Point { x: x(layer), mean: values.iter().sum::<f64>() / values.len() as f64, least, most });
             }
         }
         let Some(last) = points.last() else { continue };
-        let line = |value: &dyn Fn(&(f64, f64, f64, f64)) -> f64| -> Vec<String> {
-            points.iter().map(|point| format!("{:.1},{:.1}", point.0, y(value(point)))).collect()
+        let line = |value: fn(&Point) -> f64| -> Vec<String> {
+            points.iter().map(|point| format!("{:.1},{:.1}", point.x, y(value(point)))).collect()
         };
-        let mut band = line(&|point| point.3);
-        band.extend(line(&|point| point.2).into_iter().rev());
+        let mut band = line(|point| point.most);
+        band.extend(line(|point| point.least).into_iter().rev());
         let _ = writeln!(
             svg,
             "<polygon points=\"{}\" fill=\"{color}\" opacity=\"0.15\"/>\n\
              <polyline points=\"{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2.5\"/>",
             band.join(" "),
-            line(&|point| point.1).join(" ")
+            line(|point| point.mean).join(" ")
         );
-        labels.push((y(last.1), super::escaped(&curve.name), color));
+        labels.push((y(last.mean), super::escaped(&curve.name), color));
     }
     labels.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut free = top - 8.0;
