@@ -7,6 +7,11 @@ use super::markup::escaped;
 /// The style sheet has so many colours for series.
 const COLORS: usize = 6;
 
+/// The class with the colour of a series.
+pub(super) fn color(place: usize) -> String {
+    format!("c{}", place % COLORS)
+}
+
 /// The best score so far of a strategy: for each run, after each layer; nothing before the first score.
 pub(super) struct Curve {
     pub(super) name: String,
@@ -33,7 +38,7 @@ impl Scale {
         let (low, high) =
             values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
         let width = (high - low).max(0.01);
-        if !width.is_finite() {
+        if low > high || !width.is_finite() {
             return None;
         }
         let magnitude = 10_f64.powf((width / 6.0).log10().floor());
@@ -54,7 +59,9 @@ impl Scale {
         (0..=count).map(move |tick| {
             let value = self.low + tick as f64 * self.step;
             // Adding zero turns -0.0 into 0.0.
-            (value, format!("{:.decimals$}", value * 100.0 + 0.0))
+            let percent = value * 100.0 + 0.0;
+            // No accuracy is that large; a made-up score may be.
+            (value, if percent.abs() < 1e4 { format!("{percent:.decimals$}") } else { format!("{percent:.0e}") })
         })
     }
 }
@@ -150,33 +157,37 @@ pub(super) fn curves(curves: &[Curve], baselines: &[(String, f64)]) -> Option<St
         };
         let _ = writeln!(
             svg,
-            "<path class=\"band c{}\" d=\"M{}L{}Z\"/>",
-            place % COLORS,
+            "<path class=\"band {}\" d=\"M{}L{}Z\"/>",
+            color(*place),
             line(&|step| step.3, false),
             line(&|step| step.2, true)
         );
     }
-    for (place, name, band) in &bands {
-        let class = place % COLORS;
+    for (place, _, band) in &bands {
+        let class = color(*place);
         let points = band.steps.iter().map(|step| (x(step.0), y(step.1)));
-        let _ = writeln!(svg, "<path class=\"line c{class}\" d=\"M{}\"/>", stairs(points, false));
-        let (layers, mean, ..) = band.steps[band.steps.len() - 1];
-        let _ =
-            writeln!(svg, "<circle class=\"fill c{class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", x(layers), y(mean));
-        let from = (x(layers), y(mean));
-        labels.push(Label { from, at: from.1, text: escaped(name), class: format!("series c{class}") });
+        let _ = writeln!(svg, "<path class=\"line {class}\" d=\"M{}\"/>", stairs(points, false));
     }
     svg.push_str("</g>\n");
+    for (place, name, band) in &bands {
+        let class = color(*place);
+        let (layers, mean, ..) = band.steps[band.steps.len() - 1];
+        let from = (x(layers), y(mean));
+        if from.1 <= plot_bottom {
+            let _ = writeln!(svg, "<circle class=\"fill {class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", from.0, from.1);
+        }
+        labels.push(Label { from, at: from.1, text: escaped(name), class: format!("series {class}") });
+    }
     spread(&mut labels, 16.0, top, height - 6.0);
     for Label { from: (from_x, from_y), at, text, class } in labels {
-        // A curve that ends early has its label where it ends.
-        let is_inside = from_x < plot_right - 120.0;
-        let (label_x, at) = if is_inside { (from_x + 6.0, from_y) } else { (plot_right + 14.0, at) };
-        if !is_inside {
-            let start = from_x.max(plot_right);
-            let _ = write!(svg, "<path class=\"leader\" d=\"M{start} {from_y:.1}L{} {at:.1}\"/>", label_x - 2.0);
-        }
-        let _ = writeln!(svg, "<text class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\">{text}</text>", label_x + 1.0, at + 4.0);
+        let (end, from_y) = (plot_right + 14.0, from_y.min(plot_bottom));
+        let _ = writeln!(
+            svg,
+            "<path class=\"leader\" d=\"M{from_x:.1} {from_y:.1}H{plot_right}L{} {at:.1}\"/>\
+             <text class=\"{class}\" x=\"{end}\" y=\"{:.1}\">{text}</text>",
+            end - 2.0,
+            at + 4.0
+        );
     }
     Some(svg + "</svg>\n")
 }

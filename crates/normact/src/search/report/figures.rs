@@ -134,28 +134,31 @@ fn strategies(findings: &Findings<'_>) -> String {
         let seconds: f64 = runs.iter().flat_map(|run| findings.of_run(run)).map(|candidate| candidate.seconds).sum();
         let mut row = vec![
             Cell::Text(escaped(name)),
-            Cell::Number(runs.len().to_string()),
-            Cell::Number(count(runs.iter().map(|run| judged_in(findings, run)).sum())),
-            Cell::Number(duration(seconds)),
             Cell::number(best.map(|best| format!("<b>{}</b>", percent(best)))),
             Cell::number(best.map(|_| format!("{} to {}", percent(least), percent(most)))),
         ];
         row.extend(against(best, None));
+        row.extend([
+            Cell::Number(runs.len().to_string()),
+            Cell::Number(count(runs.iter().map(|run| judged_in(findings, run)).sum())),
+            Cell::Number(duration(seconds)),
+        ]);
         rows.push(row);
     }
     for (name, scores) in &baselines {
-        let mut row = vec![Cell::Text(escaped(name))];
-        row.extend((0..3).map(|_| Cell::number(None)));
-        row.extend([Cell::Number(format!("<b>{}</b>", percent(mean(scores)))), Cell::number(None)]);
+        let best = format!("<b>{}</b>", percent(mean(scores)));
+        let mut row = vec![Cell::Text(escaped(name)), Cell::Number(best), Cell::number(None)];
         row.extend(against(Some(mean(scores)), Some(name)));
+        row.extend((0..3).map(|_| Cell::number(None)));
         rows.push(row);
     }
     if rows.is_empty() {
         return String::new();
     }
-    let mut head = vec!["", "seeds", "different judged", "judging", "best", "least to most"];
     let names: Vec<String> = baselines.iter().map(|(name, _)| format!("against {name}")).collect();
+    let mut head = vec!["strategy", "best", "least to most"];
     head.extend(names.iter().map(String::as_str));
+    head.extend(["seeds", "layers judged", "judging"]);
     let caption = "The best mean score of each run, in the mean over seeds; differences are in percentage points";
     table(caption, &head, &rows)
 }
@@ -170,10 +173,15 @@ pub(super) fn curve(findings: &Findings<'_>) -> String {
     let baselines: Vec<(String, f64)> =
         findings.baselines().iter().map(|(name, scores)| ((*name).to_owned(), mean(scores))).collect();
     let Some(picture) = chart::curves(&curves, &baselines) else { return String::new() };
+    let keys: Vec<String> = (0..)
+        .zip(&curves)
+        .map(|(place, curve)| format!("<span class=\"key {}\"></span> {}", chart::color(place), escaped(&curve.name)))
+        .collect();
     format!(
-        "<h2>The search</h2>\n<figure><div class=\"curve\">{picture}</div><figcaption>The best mean score so far: the \
-         mean over seeds, from where each has a score, and the range between the seeds. Dashed lines are the \
-         baselines.</figcaption></figure>\n"
+        "<h2>The search</h2>\n<figure><div class=\"curve\" tabindex=\"0\">{picture}</div><figcaption>{}. A line is the \
+         best mean score so far, in the mean over seeds, from where each seed has a score; the band is the range between \
+         the seeds. Dashed lines are the baselines.</figcaption></figure>\n",
+        keys.join(", ")
     )
 }
 
@@ -220,7 +228,7 @@ pub(super) fn scatter(findings: &Findings<'_>) -> String {
         "<h2>Across networks</h2>\n<figure><div class=\"row\">{pictures}</div><figcaption>\
          <span class=\"key c0\"></span> a layer that was trained, \
          <span class=\"key c1\"></span> one that no other beats in every network (the Pareto front), \
-         <span class=\"key square c2\"></span> a baseline. The lowest tenth of each network is drawn at its \
+         <span class=\"key square c2\"></span> a baseline, in the colour of the front where it is one of it. The lowest tenth of each network is drawn at its \
          edge.</figcaption></figure>\n"
     )
 }
@@ -302,7 +310,7 @@ pub(super) fn reranked(findings: &Findings<'_>) -> String {
             (squares / (means.len() - 1) as f64).sqrt()
         });
         let (least, most) = extremes(&means);
-        let in_search = findings.ranked.iter().find(|ranked| ranked.candidate.graph == one.graph);
+        let in_search = subject.candidates.iter().filter(|candidate| candidate.graph == one.graph).find_map(scores);
         let mut row = vec![
             Cell::Text(findings.name(&one.graph)),
             Cell::number(middle.map(|middle| format!("<b>{}</b>", percent(middle)))),
@@ -315,7 +323,7 @@ pub(super) fn reranked(findings: &Findings<'_>) -> String {
         }
         let of = if seeds.len() < one.scores.len() { format!(" of {}", one.scores.len()) } else { String::new() };
         row.push(Cell::Number(format!("{}{of}", seeds.len())));
-        row.push(Cell::number(in_search.map(|ranked| percent(mean(ranked.scores)))));
+        row.push(Cell::number(in_search.map(|scores| percent(mean(scores)))));
         rows.push((middle.unwrap_or(f64::NEG_INFINITY), row));
     }
     rows.sort_by(|a, b| b.0.total_cmp(&a.0));

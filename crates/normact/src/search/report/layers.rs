@@ -39,7 +39,7 @@ pub(super) fn front(findings: &Findings<'_>) -> String {
     let mut head = vec!["layer"];
     head.extend(anchors.iter().map(String::as_str));
     head.extend(["mean", "first met"]);
-    let table = table("Layers that no other one equals or beats in every network", &head, &rows);
+    let table = table("No other layer is as good as one of these in every network and better in one", &head, &rows);
     format!("<h2>The Pareto front</h2>\n{}", folded(table, rows.len(), "layers of the front"))
 }
 

@@ -86,6 +86,8 @@ pub(super) fn points(difference: f64) -> String {
 /// A duration in a unit that suits it.
 pub(super) fn duration(seconds: f64) -> String {
     match seconds {
+        // A sum of nothing is -0.0.
+        0.0 => "0 s".to_owned(),
         seconds if seconds < 0.095 => format!("{:.0} ms", seconds * 1e3),
         seconds if seconds < 9.95 => format!("{seconds:.1} s"),
         seconds if seconds < 600.0 => format!("{seconds:.0} s"),

@@ -95,7 +95,9 @@ impl<'a> Findings<'a> {
             .filter_map(|candidate| Some(Ranked { candidate, scores: scores(candidate)? }))
             .filter(|ranked| ranked.scores.len() == width)
             .collect();
-        ranked.sort_by(|a, b| mean(b.scores).total_cmp(&mean(a.scores)));
+        // Spellings of one layer have one score, and the first that got it stands for them.
+        let finished = |ranked: &Ranked<'_>| ranked.candidate.finished_at.unwrap_or(f64::INFINITY);
+        ranked.sort_by(|a, b| mean(b.scores).total_cmp(&mean(a.scores)).then(finished(a).total_cmp(&finished(b))));
         let mut keys = BTreeSet::new();
         ranked.retain(|ranked| keys.insert(&ranked.candidate.key));
         let front = normact_search::front(&ranked.iter().map(|ranked| ranked.scores).collect::<Vec<_>>());
@@ -182,54 +184,198 @@ fn extremes(values: &[f64]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use normact_search::Reason;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
-    fn candidate(space: &Space, number: u64, verdict: Option<Verdict>) -> Candidate {
-        let graph = space.draw(&mut ChaCha8Rng::seed_from_u64(number)).to_string();
+    /// Runs 0 (fixed), 1 and 2 (evolution, two seeds).
+    fn runs() -> Vec<Run> {
+        let run = |id: i64, strategy: Strategy| Run { id, strategy: strategy.name().to_owned(), seed: 7, budget: 9 };
+        vec![run(0, Strategy::Fixed), run(1, Strategy::Evolution), run(2, Strategy::Evolution)]
+    }
+
+    fn candidate(run: i64, number: u64, graph: &str, key: &str, verdict: Option<Verdict>) -> Candidate {
         Candidate {
-            run: 1,
+            run,
             number,
-            origin: if number == 2 { Origin::Child { parent: 1, mutations: 2 } } else { Origin::Fresh },
-            key: format!("key {}", number / 2),
-            graph,
-            is_duplicate: number % 2 == 1,
+            origin: if run == 0 { Origin::Fixed } else { Origin::Fresh },
+            graph: graph.to_owned(),
+            key: key.to_owned(),
+            is_duplicate: false,
             finish: verdict.as_ref().map(|_| number + 1),
             verdict,
             seconds: 1.0,
-            finished_at: Some(0.0),
+            finished_at: Some(number as f64),
         }
     }
 
-    fn page(candidates: &[Candidate], anchors: &[&str]) -> String {
+    fn scored(scores: &[f64]) -> Option<Verdict> {
+        Some(Verdict::Scored(scores.to_vec()))
+    }
+
+    fn drawn(number: u64, verdict: Option<Verdict>) -> Candidate {
+        let graph = Space::evonorm(4, false).draw(&mut ChaCha8Rng::seed_from_u64(number)).to_string();
+        candidate(1, number, &graph, &format!("key {number}"), verdict)
+    }
+
+    fn page_of(candidates: &[Candidate], anchors: &[&str], runs: &[Run], reranked: &[Reranked]) -> String {
         let space = Space::evonorm(4, false);
         let anchors: Vec<String> = anchors.iter().map(|name| (*name).to_owned()).collect();
-        let run = |id: i64, strategy: Strategy| Run { id, strategy: strategy.name().to_owned(), seed: 1, budget: 9 };
-        let runs = [run(0, Strategy::Fixed), run(1, Strategy::Evolution)];
-        let (fixed, reranked) = (&[][..], &[][..]);
         let subject =
-            Subject { title: "a <b> & c", anchors: &anchors, runs: &runs, candidates, space: &space, fixed, reranked };
-        html(&subject)
+            Subject { title: "a <b> & c", anchors: &anchors, runs, candidates, space: &space, fixed: &[], reranked };
+        let page = html(&subject);
+        assert_nested(&page);
+        let shown = page.replace("found_", "");
+        assert!(!shown.contains("NaN") && !shown.contains("inf") && !shown.contains("-0 "), "{page}");
+        page
+    }
+
+    fn page(candidates: &[Candidate]) -> String {
+        page_of(candidates, &["one", "two"], &runs(), &[])
+    }
+
+    /// Every tag is closed, in the right order.
+    fn assert_nested(page: &str) {
+        let mut open = vec![];
+        for tag in page.split('<').skip(1).map(|rest| rest.split_once('>').unwrap_or_else(|| panic!("<{rest}")).0) {
+            let name = tag.split([' ', '/']).find(|name| !name.is_empty()).unwrap_or_default();
+            if tag.starts_with('/') {
+                assert_eq!(open.pop(), Some(name), "</{name}>");
+            } else if !tag.ends_with('/') && !["meta", "br", "!doctype"].contains(&name) {
+                open.push(name);
+            }
+        }
+        assert_eq!(open, [] as [&str; 0]);
+    }
+
+    /// The page without tags, a space for each.
+    fn text(page: &str) -> String {
+        let text: Vec<&str> = page.split('<').filter_map(|rest| Some(rest.split_once('>')?.1)).collect();
+        text.join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn searches_at_every_stage_have_a_page() {
-        let space = Space::evonorm(4, false);
-        let scored = |scores: &[f64]| Some(Verdict::Scored(scores.to_vec()));
         let rejected = Some(Verdict::Rejected { reason: Reason::Quality, detail: "10 % < 20 %".to_owned() });
-        let verdicts =
-            [scored(&[0.5, 0.6]), rejected, scored(&[0.7, 0.5]), None, scored(&[f64::NAN, 0.1]), scored(&[0.7, 0.5])];
-        let all: Vec<Candidate> =
-            verdicts.into_iter().enumerate().map(|(number, one)| candidate(&space, number as u64, one)).collect();
+        let verdicts = [
+            None,
+            scored(&[0.5, 0.6]),
+            rejected,
+            scored(&[f64::NAN, 0.1]),
+            scored(&[f64::INFINITY, f64::NEG_INFINITY]),
+            scored(&[1e300, -1e300]),
+            scored(&[f64::MAX, f64::MAX]),
+            scored(&[0.7]),
+            scored(&[]),
+            scored(&[0.7, 0.5]),
+        ];
+        let all: Vec<Candidate> = (0..).zip(verdicts).map(|(number, verdict)| drawn(number, verdict)).collect();
         for count in 0..=all.len() {
-            let text = page(&all[..count], &["one", "two"]);
-            assert!(text.contains("<h1>a &lt;b&gt; &amp; c</h1>") && text.ends_with("</html>\n"));
-            assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
-            assert_eq!(text.matches("<table>").count(), text.matches("</table>").count());
-            assert!(!text.contains("http://") || text.contains("www.w3.org"), "nothing comes from outside");
+            let page = page(&all[..count]);
+            assert!(page.contains("<h1>a &lt;b&gt; &amp; c</h1>") && page.ends_with("</html>\n"));
+            let resources = ["src=", "href=", "url(http", "@import", "<script"];
+            assert!(!resources.iter().any(|resource| page.contains(resource)), "nothing comes from outside");
         }
-        let text = page(&all, &["one", "two"]);
-        assert!(text.contains("10 % &lt; 20 %") && text.contains("Where the best comes from"), "{text}");
-        assert!(page(&all[..1], &["one"]).contains("one network"));
+        all.iter().for_each(|one| drop(page(std::slice::from_ref(one))));
+        assert!(page(&all).contains("10 % &lt; 20 %"));
+        assert!(text(&page(&[])).contains("No layer has a verdict yet."));
+        assert!(text(&page_of(&[], &[], &[], &[])).contains("The search has not begun."));
+    }
+
+    #[test]
+    fn the_summary_counts_each_candidate_once() {
+        let rejected = |reason| Some(Verdict::Rejected { reason, detail: String::new() });
+        let mut all = vec![
+            drawn(0, scored(&[0.5, 0.7])),
+            drawn(1, rejected(Reason::Structure)),
+            drawn(2, rejected(Reason::Stability)),
+            drawn(3, scored(&[0.5, 0.7])),
+            drawn(4, None),
+            drawn(5, scored(&[f64::NAN, 0.7])),
+        ];
+        all[3].is_duplicate = true;
+        let text = text(&page(&all));
+        for tile in [
+            "proposed 6",
+            "duplicates, reused 1",
+            "different layers judged 3",
+            "trained to the end 1",
+            "rejected for structure 1",
+            "rejected for stability 1",
+            "with scores that are no numbers 1",
+            "waiting for a verdict 1",
+            "judging 6.0 s",
+        ] {
+            assert!(text.contains(tile), "{tile}: {text}");
+        }
+    }
+
+    #[test]
+    fn strategies_are_compared_with_baselines() {
+        let all = [
+            candidate(0, 0, "bn_relu", "a", scored(&[0.6, 0.6])),
+            drawn(0, scored(&[0.7, 0.7])),
+            Candidate { run: 2, ..drawn(1, scored(&[0.7, 0.8])) },
+        ];
+        let text = text(&page(&all));
+        assert!(text.contains("evolution 72.50 70.00 to 75.00 +12.50 2 2 2.0 s"), "{text}");
+        assert!(text.contains("bn_relu 60.00 – – – – –"), "{text}");
+    }
+
+    #[test]
+    fn equal_forms_are_shown_as_they_were_written() {
+        let graphs = [
+            "add(0,0) sigmoid(0) mul(0,5) add(6,1)",
+            "add(0,1) sigmoid(0) mul(0,5) add(6,1)",
+            "exp(0) exp(0) exp(0) mul(0,0)",
+        ];
+        let mut all: Vec<Candidate> =
+            (0..).zip(graphs).map(|(number, graph)| candidate(1, number, graph, "k", scored(&[0.5, 0.5]))).collect();
+        all[2].key = "other".to_owned();
+        let page = page(&all);
+        let text = text(&page);
+        assert!(
+            text.contains("Met 2 times as 2 different graphs. Equal forms that were met (x * sigmoid(x) + 0) * gamma")
+        );
+        assert!(!text.contains("param v0"), "parameters without use are left out: {text}");
+        assert_eq!(page.matches("<details class=\"layer\"").count(), 2);
+    }
+
+    #[test]
+    fn the_lineage_tells_gene_by_gene_what_changed() {
+        let child = |number, parent, graph, scores: &[f64]| Candidate {
+            origin: Origin::Child { parent, mutations: 2 },
+            ..candidate(1, number, graph, graph, scored(scores))
+        };
+        let first = candidate(1, 3, "tanh(0) exp(0) exp(0) mul(0,4)", "first", scored(&[0.5, 0.5]));
+        let neutral = child(5, 3, "tanh(0) exp(0) abs(0) mul(0,4)", &[0.5, 0.5]);
+        let best = child(8, 5, "sigmoid(0) exp(0) abs(0) mul(0,4)", &[0.6, 0.7]);
+        let text = text(&page(&[first.clone(), neutral.clone(), best.clone()]));
+        assert!(text.contains("3 drawn at random x * tanh(x) * gamma + beta 50.00 50.00 50.00 –"), "{text}");
+        assert!(text.contains("5 6: exp(0) → abs(0) (not used) the same 50.00 50.00 50.00 0.00"), "{text}");
+        assert!(
+            text.contains("8 4: tanh(0) → sigmoid(0) x * sigmoid(x) * gamma + beta 60.00 70.00 65.00 +15.00"),
+            "{text}"
+        );
+        // Parents that are not there, or not before their child.
+        page(&[neutral, best.clone()]);
+        page(&[Candidate { origin: Origin::Child { parent: 8, mutations: 2 }, ..best }]);
+    }
+
+    #[test]
+    fn what_was_trained_again_has_a_mean_and_a_spread() {
+        let again = |graph: &str, scores: &[[f64; 2]]| Reranked {
+            graph: graph.to_owned(),
+            scores: scores.iter().map(|scores| scores.to_vec()).collect(),
+        };
+        let reranked = [
+            again("no <graph>", &[]),
+            again("exp(0) exp(0) exp(0) exp(0)", &[[0.7, 0.8], [0.8, 0.9], [f64::NAN, 0.9]]),
+            again("exp(0) exp(0) exp(0) tanh(0)", &[[0.9, 0.9]]),
+        ];
+        let text = text(&page_of(&[], &["one", "two"], &runs(), &reranked));
+        assert!(text.contains("tanh(x) * gamma + beta 90.00 – 90.00 to 90.00 90.00 90.00 1 –"), "{text}");
+        assert!(text.contains("exp(x) * gamma + beta 80.00 ± 7.07 75.00 to 85.00 75.00 85.00 2 of 3 –"), "{text}");
+        assert!(text.contains("no &lt;graph&gt; – – – – – 0 –"), "{text}");
     }
 }
