@@ -68,8 +68,16 @@ impl Scale {
 
 /// The mean over runs with the least and the most, step by step.
 struct Band {
-    /// The layers judged, the mean, the least, the most.
-    steps: Vec<(usize, f64, f64, f64)>,
+    /// One at least.
+    steps: Vec<Step>,
+}
+
+struct Step {
+    /// Layers judged.
+    layers: usize,
+    mean: f64,
+    least: f64,
+    most: f64,
 }
 
 impl Band {
@@ -82,15 +90,20 @@ impl Band {
         let steps = (first..last).map(|place| {
             let values = || runs.iter().filter_map(|run| run[place]);
             let mean = values().sum::<f64>() / runs.len() as f64;
-            (place + 1, mean, values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max))
+            let (least, most) = super::extremes(&values().collect::<Vec<_>>());
+            Step { layers: place + 1, mean, least, most }
         });
         let steps: Vec<_> = steps.collect();
         (!steps.is_empty()).then_some(Self { steps })
     }
 
+    fn last(&self) -> &Step {
+        &self.steps[self.steps.len() - 1]
+    }
+
     /// The least that matters: the first scores may be far below everything that comes after.
     fn low(&self) -> f64 {
-        self.steps[self.steps.len() / 10].2
+        self.steps[self.steps.len() / 10].least
     }
 }
 
@@ -103,9 +116,9 @@ pub(super) fn curves(curves: &[Curve], baselines: &[(String, f64)]) -> Option<St
         .zip(curves)
         .filter_map(|(place, curve)| Some((place, curve.name.as_str(), Band::of(&curve.runs)?)))
         .collect();
-    let range = bands.iter().flat_map(|(_, _, band)| [band.low(), band.steps[band.steps.len() - 1].3]);
+    let range = bands.iter().flat_map(|(_, _, band)| [band.low(), band.last().most]);
     let scale = Scale::of(range.chain(baselines.iter().map(|(_, score)| *score)))?;
-    let length = bands.iter().filter_map(|(_, _, band)| Some(band.steps.last()?.0)).max().unwrap_or(1);
+    let length = bands.iter().map(|(_, _, band)| band.last().layers).max().unwrap_or(1);
     let x = |layers: usize| left + layers as f64 / length as f64 * (plot_right - left);
     // What is below the picture is cut off; a bound keeps the numbers short.
     let y = |score: f64| scale.place(score, plot_bottom, top).clamp(-height, 2.0 * height);
@@ -150,31 +163,32 @@ pub(super) fn curves(curves: &[Curve], baselines: &[(String, f64)]) -> Option<St
         let _ = writeln!(svg, "<path class=\"baseline\" d=\"M{left} {at:.1}H{plot_right}\"/>");
         labels.push(Label { from: (plot_right, at), at, text: escaped(name), class: "note".to_owned() });
     }
-    svg.push_str("<g clip-path=\"url(#curve-area)\">\n");
+    // They come after the labels, so that no thin line to a label covers a curve.
+    let mut drawn = String::from("<g clip-path=\"url(#curve-area)\">\n");
     for (place, _, band) in &bands {
-        let line = |value: &dyn Fn(&(usize, f64, f64, f64)) -> f64, is_reversed: bool| {
-            stairs(band.steps.iter().map(|step| (x(step.0), y(value(step)))), is_reversed)
+        let line = |value: fn(&Step) -> f64, is_reversed: bool| {
+            stairs(band.steps.iter().map(|step| (x(step.layers), y(value(step)))), is_reversed)
         };
         let _ = writeln!(
-            svg,
+            drawn,
             "<path class=\"band {}\" d=\"M{}L{}Z\"/>",
             color(*place),
-            line(&|step| step.3, false),
-            line(&|step| step.2, true)
+            line(|step| step.most, false),
+            line(|step| step.least, true)
         );
     }
     for (place, _, band) in &bands {
         let class = color(*place);
-        let points = band.steps.iter().map(|step| (x(step.0), y(step.1)));
-        let _ = writeln!(svg, "<path class=\"line {class}\" d=\"M{}\"/>", stairs(points, false));
+        let points = band.steps.iter().map(|step| (x(step.layers), y(step.mean)));
+        let _ = writeln!(drawn, "<path class=\"line {class}\" d=\"M{}\"/>", stairs(points, false));
     }
-    svg.push_str("</g>\n");
+    drawn.push_str("</g>\n");
     for (place, name, band) in &bands {
         let class = color(*place);
-        let (layers, mean, ..) = band.steps[band.steps.len() - 1];
-        let from = (x(layers), y(mean));
+        let from = (x(band.last().layers), y(band.last().mean));
         if from.1 <= plot_bottom {
-            let _ = writeln!(svg, "<circle class=\"fill {class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", from.0, from.1);
+            let _ =
+                writeln!(drawn, "<circle class=\"fill {class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", from.0, from.1);
         }
         labels.push(Label { from, at: from.1, text: escaped(name), class: format!("series {class}") });
     }
@@ -189,7 +203,7 @@ pub(super) fn curves(curves: &[Curve], baselines: &[(String, f64)]) -> Option<St
             at + 4.0
         );
     }
-    Some(svg + "</svg>\n")
+    Some(svg + &drawn + "</svg>\n")
 }
 
 /// About five round numbers from 0 to `length`.

@@ -91,19 +91,19 @@ fn card(findings: &Findings<'_>, ranked: &Ranked<'_>, rank: usize, met: &[&Candi
         .filter(|(_, times)| *times > 0)
         .map(|(name, times)| format!("{} in {}", count(times), escaped(name)))
         .collect();
-    let _ = write!(
+    let _ = writeln!(
         text,
-        "<p>First met by {}. Met {}{} as {}.</p>\n",
+        "<p>First met by {}. Met {}{} as {}.</p>",
         findings.place(ranked.candidate),
         counted(met.len(), "time", "times"),
         if times.len() > 1 { format!(" ({})", times.join(", ")) } else { String::new() },
         counted(graphs.len(), "graph", "different graphs")
     );
     text += &spellings(findings, &layer, met);
-    let _ = write!(
+    let _ = writeln!(
         text,
         "<details><summary>As genes and as LaTeX</summary>\n<p>{}</p>\n<pre>{}</pre>\n</details>\n</div>\n\
-         <div class=\"drawing\">{}</div></div>\n</details>\n",
+         <div class=\"drawing\">{}</div></div>\n</details>",
         code(&ranked.candidate.graph),
         escaped(&normact_emit::latex(&layer)),
         drawing(&layer)
