@@ -215,7 +215,7 @@ fn round_counts(length: usize) -> impl Iterator<Item = usize> {
 }
 
 /// A path that changes its height where the best changes; between, nothing is written.
-fn stairs(points: impl DoubleEndedIterator<Item = (f64, f64)>, is_reversed: bool) -> String {
+fn stairs(points: impl Iterator<Item = (f64, f64)>, is_reversed: bool) -> String {
     let mut path = String::new();
     let points: Vec<(f64, f64)> = points.collect();
     let (Some(first), Some(last)) = (points.first(), points.last()) else { return path };
@@ -349,4 +349,50 @@ pub(super) fn scatter(dots: &[Dot], anchors: &[String], [across, up]: [usize; 2]
         );
     }
     Some(svg + "</svg>\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_is_over_the_same_runs_everywhere() {
+        let (none, some) = (None, |score: f64| Some(score));
+        let runs = [
+            vec![none, some(0.5), some(0.7), some(0.9)],
+            vec![some(0.1), some(0.1), some(0.3)],
+            vec![none, none],
+            vec![],
+        ];
+        let band = Band::of(&runs).unwrap();
+        let steps: Vec<_> = band.steps.iter().map(|step| (step.layers, step.mean, step.least, step.most)).collect();
+        assert_eq!(steps, [(2, 0.3, 0.1, 0.5), (3, 0.5, 0.3, 0.7)]);
+        assert!(Band::of(&runs[2..]).is_none() && Band::of(&[]).is_none());
+        assert!(Band::of(&[vec![none, some(0.5)], vec![some(0.5)]]).is_none(), "they never have scores together");
+    }
+
+    #[test]
+    fn stairs_change_where_the_height_does() {
+        let points = [(0.0, 9.0), (1.0, 9.0), (2.0, 5.0), (3.0, 5.0)];
+        assert_eq!(stairs(points.into_iter(), false), "0.0 9.0H2.0V5.0H3.0");
+        assert_eq!(stairs(points.into_iter(), true), "3.0 5.0H2.0V9.0H0.0");
+    }
+
+    #[test]
+    fn scales_have_round_ends() {
+        let labels = |values: &[f64]| -> Vec<String> {
+            Scale::of(values.iter().copied()).unwrap().ticks().map(|(_, label)| label).collect()
+        };
+        assert_eq!(labels(&[0.713, 0.902]), ["70", "75", "80", "85", "90", "95"]);
+        assert_eq!(labels(&[0.5]), ["50.0", "50.2"]);
+        assert!(Scale::of([].into_iter()).is_none() && Scale::of([-f64::MAX, f64::MAX].into_iter()).is_none());
+    }
+
+    #[test]
+    fn labels_keep_apart_and_inside() {
+        let label = |at| Label { from: (0.0, at), at, text: String::new(), class: String::new() };
+        let mut labels = [label(95.0), label(10.0), label(12.0), label(94.0)];
+        spread(&mut labels, 10.0, 0.0, 100.0);
+        assert_eq!(labels.map(|label| label.at), [10.0, 20.0, 90.0, 100.0]);
+    }
 }

@@ -70,7 +70,8 @@ pub(super) fn table(caption: &str, head: &[&str], rows: &[Vec<Cell>]) -> String 
 /// A score as a percentage, without the sign.
 pub(super) fn percent(score: f64) -> String {
     // No accuracy is that large; a made-up score may be.
-    if score.abs() < 100.0 { format!("{:.2}", score * 100.0) } else { format!("{:.2e}", score * 100.0) }
+    // Adding zero turns -0.0 into 0.0.
+    if score.abs() < 100.0 { format!("{:.2}", score * 100.0 + 0.0) } else { format!("{:.2e}", score * 100.0) }
 }
 
 /// The difference of two scores in percentage points, with its sign.
@@ -112,4 +113,23 @@ pub(super) fn count(number: usize) -> String {
 /// The number with its noun.
 pub(super) fn counted(number: usize, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_for_people() {
+        assert_eq!([0.5, -0.0, 1e300].map(percent), ["50.00", "0.00", "1.00e302"]);
+        assert_eq!([0.013, -0.2, 1e-9, -1e-9, 0.0].map(points), ["+1.30", "−20.00", "0.00", "0.00", "0.00"]);
+        let durations = [-0.0, 0.02, 0.5, 42.0, 900.0, 9000.0].map(duration);
+        assert_eq!(durations, ["0 s", "20 ms", "0.5 s", "42 s", "15 min", "2.5 h"]);
+        assert_eq!([7, 999, 1000, 1_234_567].map(count), ["7", "999", "1\u{202f}000", "1\u{202f}234\u{202f}567"]);
+    }
+
+    #[test]
+    fn text_stays_text() {
+        assert_eq!(escaped("<a href=\"x\">'&\u{1b}\n"), "&lt;a href=&quot;x&quot;&gt;&#39;&amp;\u{fffd}\n");
+    }
 }
