@@ -18,6 +18,13 @@ pub(super) struct Curve {
     pub(super) runs: Vec<Vec<Option<f64>>>,
 }
 
+/// The drawn curves.
+pub(super) struct Curves {
+    pub(super) svg: String,
+    /// The baselines below the picture.
+    pub(super) below: Vec<(String, f64)>,
+}
+
 /// A layer between networks.
 pub(super) struct Dot {
     pub(super) scores: Vec<f64>,
@@ -109,15 +116,16 @@ impl Band {
 
 /// The search curve: a line for each strategy with the range between its seeds, and a line across for each
 /// baseline. Nothing if there is no score.
-pub(super) fn curves(curves: &[Curve], baselines: &[(String, f64)]) -> Option<String> {
+pub(super) fn curves(curves: &[Curve], baselines: &[(String, f64)]) -> Option<Curves> {
     let (width, height, left, right, top, bottom) = (760.0, 400.0, 48.0, 128.0, 14.0, 46.0);
     let (plot_right, plot_bottom) = (width - right, height - bottom);
     let bands: Vec<(usize, &str, Band)> = (0..)
         .zip(curves)
         .filter_map(|(place, curve)| Some((place, curve.name.as_str(), Band::of(&curve.runs)?)))
         .collect();
+    let floor = floor(&bands);
     let range = bands.iter().flat_map(|(_, _, band)| [band.low(), band.last().most]);
-    let scale = Scale::of(range.chain(baselines.iter().map(|(_, score)| *score)))?;
+    let scale = Scale::of(range.chain(baselines.iter().map(|(_, score)| *score).filter(|score| *score >= floor)))?;
     let length = bands.iter().map(|(_, _, band)| band.last().layers).max().unwrap_or(1);
     let x = |layers: usize| left + layers as f64 / length as f64 * (plot_right - left);
     // What is below the picture is cut off; a bound keeps the numbers short.
@@ -158,7 +166,7 @@ pub(super) fn curves(curves: &[Curve], baselines: &[(String, f64)]) -> Option<St
         (top + plot_bottom) / 2.0
     );
     let mut labels = vec![];
-    for (name, score) in baselines {
+    for (name, score) in baselines.iter().filter(|(_, score)| *score >= floor) {
         let at = y(*score);
         let _ = writeln!(svg, "<path class=\"baseline\" d=\"M{left} {at:.1}H{plot_right}\"/>");
         labels.push(Label { from: (plot_right, at), at, text: escaped(name), class: "note".to_owned() });
@@ -203,7 +211,15 @@ pub(super) fn curves(curves: &[Curve], baselines: &[(String, f64)]) -> Option<St
             at + 4.0
         );
     }
-    Some(svg + &drawn + "</svg>\n")
+    let below = baselines.iter().filter(|(_, score)| *score < floor).cloned().collect();
+    Some(Curves { svg: svg + &drawn + "</svg>\n", below })
+}
+
+/// Baselines so far below the curves that these would be flat in one picture with them are not drawn.
+fn floor(bands: &[(usize, &str, Band)]) -> f64 {
+    let low = bands.iter().map(|(_, _, band)| band.low()).fold(f64::INFINITY, f64::min);
+    let high = bands.iter().map(|(_, _, band)| band.last().most).fold(f64::NEG_INFINITY, f64::max);
+    if bands.is_empty() { f64::NEG_INFINITY } else { low - 2.0 * (high - low).max(0.05) }
 }
 
 /// About five round numbers from 0 to `length`.

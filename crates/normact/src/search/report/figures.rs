@@ -173,14 +173,18 @@ pub(super) fn curve(findings: &Findings<'_>) -> String {
     let baselines: Vec<(String, f64)> =
         findings.baselines().iter().map(|(name, scores)| ((*name).to_owned(), mean(scores))).collect();
     let Some(picture) = chart::curves(&curves, &baselines) else { return String::new() };
+    let below: Vec<String> =
+        picture.below.iter().map(|(name, score)| format!("{} at {} %", escaped(name), percent(*score))).collect();
+    let below = if below.is_empty() { String::new() } else { format!("; below the picture: {}", below.join(", ")) };
     let keys: Vec<String> = (0..)
         .zip(&curves)
         .map(|(place, curve)| format!("<span class=\"key {}\"></span> {}", chart::color(place), escaped(&curve.name)))
         .collect();
     format!(
-        "<h2>The search</h2>\n<figure><div class=\"curve\" tabindex=\"0\">{picture}</div><figcaption>{}. A line is the \
+        "<h2>The search</h2>\n<figure><div class=\"curve\" tabindex=\"0\">{}</div><figcaption>{}. A line is the \
          best mean score so far, in the mean over seeds, from where each seed has a score; the band is the range between \
-         the seeds. Dashed lines are the baselines.</figcaption></figure>\n",
+         the seeds. Dashed lines are the baselines{below}.</figcaption></figure>\n",
+        picture.svg,
         keys.join(", ")
     )
 }

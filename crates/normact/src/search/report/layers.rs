@@ -18,8 +18,8 @@ const OPEN: usize = 3;
 /// How many other spellings of a layer are shown.
 const SPELLINGS: usize = 5;
 
-/// A table with more rows is folded.
-const LONG: usize = 20;
+/// A front with more rows is folded; of a longer line of ancestors, those with a formula of their own are shown.
+const LONG: usize = 12;
 
 /// The layers that no other beats in every network.
 pub(super) fn front(findings: &Findings<'_>) -> String {
@@ -40,14 +40,14 @@ pub(super) fn front(findings: &Findings<'_>) -> String {
     head.extend(anchors.iter().map(String::as_str));
     head.extend(["mean", "first met"]);
     let table = table("No other layer is as good as one of these in every network and better in one", &head, &rows);
-    format!("<h2>The Pareto front</h2>\n{}", folded(table, rows.len(), "layers of the front"))
-}
-
-fn folded(table: String, rows: usize, what: &str) -> String {
-    if rows <= LONG {
-        return table;
-    }
-    format!("<details><summary>{} {what}</summary>\n{table}</details>\n", count(rows))
+    format!(
+        "<h2>The Pareto front</h2>\n{}",
+        if rows.len() <= LONG {
+            table
+        } else {
+            format!("<details><summary>{} layers</summary>\n{table}</details>\n", count(rows.len()))
+        }
+    )
 }
 
 /// The best different layers that were found.
@@ -147,17 +147,16 @@ pub(super) fn lineage(findings: &Findings<'_>) -> String {
         let place = findings.place(best.candidate);
         return format!("{title}<p>It was drawn at random ({place}) and has no ancestors.</p>\n");
     }
-    let mut rows = vec![];
-    let mut before: Option<(&Candidate, String)> = None;
-    for candidate in chain.iter().copied() {
-        let formula = findings.name(&candidate.graph);
-        let (parent, parent_formula) = before.unzip();
+    let formulas: Vec<String> = chain.iter().map(|candidate| findings.name(&candidate.graph)).collect();
+    let is_neutral = |place: usize| place > 0 && formulas[place - 1] == formulas[place];
+    let row = |place: usize| {
+        let (candidate, parent) = (chain[place], place.checked_sub(1).map(|parent| chain[parent]));
         let score = |candidate: &Candidate| scores(candidate).map(mean);
         let change = parent.and_then(score).zip(score(candidate)).map(|(before, after)| points(after - before));
         let mut row = vec![
             Cell::Text(candidate.number.to_string()),
             Cell::Text(parent.map_or_else(|| origin(candidate), |parent| changes(findings, parent, candidate))),
-            Cell::Text(if parent_formula.as_ref() == Some(&formula) { "the same".to_owned() } else { formula.clone() }),
+            Cell::Text(if is_neutral(place) { "the same".to_owned() } else { formulas[place].clone() }),
         ];
         for anchor in 0..findings.subject.anchors.len() {
             let score = scores(candidate).and_then(|scores| scores.get(anchor));
@@ -165,18 +164,27 @@ pub(super) fn lineage(findings: &Findings<'_>) -> String {
         }
         row.push(Cell::number(score(candidate).map(|score| format!("<b>{}</b>", percent(score)))));
         row.push(Cell::number(change));
-        rows.push(row);
-        before = Some((candidate, formula));
-    }
+        row
+    };
     let mut head = vec!["number", "what changed", "formula"];
     head.extend(findings.subject.anchors.iter().map(String::as_str));
     head.extend(["mean", "change"]);
+    let all: Vec<Vec<Cell>> = (0..chain.len()).map(row).collect();
+    let all = table("From the first ancestor down to the best layer; scores in percent", &head, &all);
+    let tables = if chain.len() <= LONG {
+        all
+    } else {
+        let telling: Vec<Vec<Cell>> = (0..chain.len()).filter(|&place| !is_neutral(place)).map(row).collect();
+        let caption =
+            "The steps from the first ancestor down to the best layer that changed the formula; scores in percent";
+        let every = counted(chain.len(), "layer", "layers");
+        table(caption, &head, &telling)
+            + &format!("<details><summary>All {every} of the line, neutral steps too</summary>\n{all}</details>\n")
+    };
     let place = findings.place(best.candidate);
-    let table = table("From the first ancestor down to the best layer; scores in percent", &head, &rows);
     format!(
         "{title}<p>The best layer is {place}. Genes are counted from {INITIAL_NODES}, after the input, zero, <code>v0</code> \
-         and <code>v1</code>; one that the result does not use changes nothing for now.</p>\n{}",
-        folded(table, rows.len(), "ancestors")
+         and <code>v1</code>; one that the result does not use changes nothing for now.</p>\n{tables}"
     )
 }
 

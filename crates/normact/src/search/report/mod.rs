@@ -357,6 +357,7 @@ mod tests {
             text.contains("8 4: tanh(0) → sigmoid(0) x * sigmoid(x) * gamma + beta 60.00 70.00 65.00 +15.00"),
             "{text}"
         );
+        assert!(!text.contains("neutral"), "a short line is shown as a whole: {text}");
         // Parents that are not there, or not before their child.
         page(&[neutral, best.clone()]);
         page(&[Candidate { origin: Origin::Child { parent: 8, mutations: 2 }, ..best }]);
