@@ -1,23 +1,21 @@
 //! The report of a search: one page with nothing outside of it, no script, light and dark.
 //!
-//! `chart` draws the two pictures as SVG; this module gathers what the page says.
+//! This module says what a page is about and in which order it tells it. `figures` counts and compares,
+//! `layers` shows formulas and where they come from, `chart` draws.
 
 mod chart;
+mod figures;
+mod formula;
+mod layers;
+mod markup;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
-use normact_egraph::{SimplifyBudget, simplify};
 use normact_ir::Layer;
-use normact_search::{Candidate, Origin, Reason, Run, Space, Strategy, Verdict, front};
+use normact_search::{Candidate, Origin, Run, Space, Strategy, Verdict};
 
-use chart::{Curve, Dot};
-
-/// How many of the best layers are shown.
-const BEST: usize = 10;
-
-/// How many other spellings of a layer are shown.
-const SPELLINGS: usize = 5;
+use super::was_judged;
+use markup::escaped;
 
 /// What a report is about.
 pub(crate) struct Subject<'a> {
@@ -48,441 +46,337 @@ pub(crate) struct Reranked {
 /// The page.
 pub(crate) fn html(subject: &Subject<'_>) -> String {
     let title = escaped(subject.title);
-    let mut page = format!(
+    let findings = Findings::of(subject);
+    let sections = [
+        figures::summary(&findings),
+        figures::curve(&findings),
+        figures::scatter(&findings),
+        layers::front(&findings),
+        layers::best(&findings),
+        layers::lineage(&findings),
+        figures::reranked(&findings),
+        figures::rejections(&findings),
+    ];
+    format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<title>{title}: layer search</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n"
-    );
-    page += &summary(subject);
-    page += &curves(subject);
-    page += &scatter(subject);
-    page += &best_layers(subject);
-    page += &lineage(subject);
-    page += &reranked(subject);
-    page += &rejections(subject);
-    page + "</main>\n</body>\n</html>\n"
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}: layer search</title>\n\
+         <style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{}</main>\n</body>\n</html>\n",
+        sections.concat()
+    )
 }
 
 const STYLE: &str = include_str!("style.css");
 
-impl Subject<'_> {
-    fn of_run<'s>(&'s self, run: &'s Run) -> impl Iterator<Item = &'s Candidate> {
-        self.candidates.iter().filter(move |candidate| candidate.run == run.id)
-    }
+/// A layer with scores; of those with one key, the one that scored first.
+struct Ranked<'a> {
+    candidate: &'a Candidate,
+    scores: &'a [f64],
+}
 
-    /// Candidates with scores, each key once, the best mean first.
-    fn ranked(&self) -> Vec<(&Candidate, &[f64])> {
-        let mut scored: Vec<_> =
-            self.candidates.iter().filter_map(|candidate| Some((candidate, scores(candidate)?))).collect();
-        scored.sort_by(|a, b| mean(b.1).total_cmp(&mean(a.1)));
+/// What several sections tell about.
+struct Findings<'a> {
+    subject: &'a Subject<'a>,
+    by_run: BTreeMap<i64, Vec<&'a Candidate>>,
+    /// Layers with scores, the best mean first, each key once.
+    ranked: Vec<Ranked<'a>>,
+    /// The places in `ranked` of those that no other dominates.
+    front: Vec<usize>,
+}
+
+impl<'a> Findings<'a> {
+    fn of(subject: &'a Subject<'a>) -> Self {
+        let mut by_run: BTreeMap<i64, Vec<&Candidate>> = BTreeMap::new();
+        subject.candidates.iter().for_each(|candidate| by_run.entry(candidate.run).or_default().push(candidate));
+        let width = subject.anchors.len();
+        let mut ranked: Vec<Ranked<'_>> = subject
+            .candidates
+            .iter()
+            .filter_map(|candidate| Some(Ranked { candidate, scores: scores(candidate)? }))
+            .filter(|ranked| ranked.scores.len() == width)
+            .collect();
+        // Spellings of one layer have one score, and the first that got it stands for them.
+        let finished = |ranked: &Ranked<'_>| ranked.candidate.finished_at.unwrap_or(f64::INFINITY);
+        ranked.sort_by(|a, b| mean(b.scores).total_cmp(&mean(a.scores)).then(finished(a).total_cmp(&finished(b))));
         let mut keys = BTreeSet::new();
-        scored.retain(|(candidate, _)| keys.insert(&candidate.key));
-        scored
+        ranked.retain(|ranked| keys.insert(&ranked.candidate.key));
+        let front = normact_search::front(&ranked.iter().map(|ranked| ranked.scores).collect::<Vec<_>>());
+        Self { subject, by_run, ranked, front }
     }
 
-    fn is_fixed(&self, candidate: &Candidate) -> bool {
-        self.fixed.iter().any(|(name, _)| *name == candidate.graph)
+    fn of_run(&self, run: &Run) -> &[&'a Candidate] {
+        self.by_run.get(&run.id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The strategies that draw layers, in the order of their first runs, each with its runs.
+    fn strategies(&self) -> Vec<(&'a str, Vec<&'a Run>)> {
+        let mut strategies: Vec<(&str, Vec<&Run>)> = vec![];
+        for run in self.subject.runs.iter().filter(|run| run.strategy != Strategy::Fixed.name()) {
+            match strategies.iter_mut().find(|(name, _)| *name == run.strategy) {
+                Some((_, runs)) => runs.push(run),
+                None => strategies.push((&run.strategy, vec![run])),
+            }
+        }
+        strategies
+    }
+
+    /// The baselines with their scores, the best first.
+    fn baselines(&self) -> Vec<(&'a str, &'a [f64])> {
+        let fixed = self.subject.candidates.iter().filter(|candidate| is_fixed(candidate));
+        let mut baselines: Vec<_> =
+            fixed.filter_map(|candidate| Some((candidate.graph.as_str(), scores(candidate)?))).collect();
+        baselines.sort_by(|a, b| mean(b.1).total_cmp(&mean(a.1)));
+        baselines
+    }
+
+    /// Layers that were found, without the baselines.
+    fn found(&self) -> impl Iterator<Item = &Ranked<'a>> {
+        self.ranked.iter().filter(|ranked| !is_fixed(ranked.candidate))
     }
 
     fn layer(&self, graph: &str) -> Option<Layer> {
-        let fixed = self.fixed.iter().find(|(name, _)| name == graph);
-        fixed.map(|(_, layer)| layer.clone()).or_else(|| Some(self.space.parse(graph).ok()?.layer("found")))
+        let fixed = self.subject.fixed.iter().find(|(name, _)| name == graph);
+        fixed.map(|(_, layer)| layer.clone()).or_else(|| Some(self.subject.space.parse(graph).ok()?.layer("found")))
     }
 
-    /// The cheapest equal formula.
-    fn formula(&self, graph: &str) -> Option<(Layer, String)> {
-        let mut layer = self.layer(graph)?;
-        layer.dag = simplify(&layer.dag, &SimplifyBudget::default()).dag;
-        let text = normact_syntax::print(&layer);
-        Some((layer, text))
+    /// How a table calls a layer: the name of a baseline, or its simplified formula.
+    fn name(&self, graph: &str) -> String {
+        if self.subject.fixed.iter().any(|(name, _)| name == graph) {
+            return escaped(graph);
+        }
+        let layer = self.layer(graph).map(|layer| formula::simplified(&layer, "found"));
+        markup::code(&layer.map_or(graph.to_owned(), |layer| formula::one_line(&layer)))
     }
 
-    /// The strategies that draw layers, in the order of their runs.
-    fn strategies(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.runs.iter().map(|run| run.strategy.as_str()).collect();
-        names.retain(|name| *name != Strategy::Fixed.name());
-        names.dedup();
-        names
+    /// The run and number of a candidate, in words.
+    fn place(&self, candidate: &Candidate) -> String {
+        match self.subject.runs.iter().find(|run| run.id == candidate.run) {
+            Some(_) if is_fixed(candidate) => "given".to_owned(),
+            Some(run) => format!("{} seed {}, number {}", escaped(&run.strategy), run.seed, candidate.number),
+            None => format!("number {}", candidate.number),
+        }
     }
+}
 
-    /// The baselines with their scores.
-    fn baselines(&self) -> Vec<(&str, &[f64])> {
-        let fixed = self.candidates.iter().filter(|candidate| candidate.origin == Origin::Fixed);
-        fixed.filter_map(|candidate| Some((candidate.graph.as_str(), scores(candidate)?))).collect()
-    }
+fn is_fixed(candidate: &Candidate) -> bool {
+    candidate.origin == Origin::Fixed
 }
 
 /// The scores of a candidate, if they are numbers.
 fn scores(candidate: &Candidate) -> Option<&[f64]> {
     match &candidate.verdict {
-        Some(Verdict::Scored(scores)) if !scores.is_empty() && scores.iter().all(|score| score.is_finite()) => {
-            Some(scores)
-        }
-        _ => None,
+        Some(Verdict::Scored(scores)) if !scores.is_empty() && mean(scores).is_finite() => Some(scores),
+        Some(Verdict::Scored(_) | Verdict::Rejected { .. }) | None => None,
     }
 }
 
+/// The mean; of numbers that are not all finite it is not finite either.
 fn mean(scores: &[f64]) -> f64 {
     scores.iter().sum::<f64>() / scores.len() as f64
 }
 
-fn percent(score: f64) -> String {
-    format!("{:.2}&nbsp;%", score * 100.0)
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-/// A table; numbers are on the right.
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let cells = |tag: &str, cells: &mut dyn Iterator<Item = String>| {
-        cells.fold(String::new(), |row, cell| row + &format!("<{tag}>{cell}</{}>", &tag[..2]))
-    };
-    let mut text = String::from("<div class=\"wide\"><table>\n<thead><tr>");
-    text += &cells("th scope=\"col\"", &mut head.iter().map(|cell| (*cell).to_owned()));
-    text += "</tr></thead>\n<tbody>\n";
-    for row in rows {
-        let _ = writeln!(text, "<tr>{}</tr>", cells("td", &mut row.iter().cloned()));
-    }
-    text + "</tbody>\n</table></div>\n"
-}
-
-fn summary(subject: &Subject<'_>) -> String {
-    let finished = subject.candidates.iter().filter(|candidate| candidate.verdict.is_some()).count();
-    let duplicates = subject.candidates.iter().filter(|candidate| candidate.is_duplicate).count();
-    let trained = subject.ranked().len();
-    let seconds: f64 = subject.candidates.iter().map(|candidate| candidate.seconds).sum();
-    let mut text = format!(
-        "<p>{finished} layers were judged in {:.2} hours of computing: {trained} different ones were trained in {}, \
-         {duplicates} were other spellings of layers that their run had met, and cost nothing.</p>\n",
-        seconds / 3600.0,
-        if subject.anchors.len() == 1 {
-            "one network".to_owned()
-        } else {
-            format!("{} networks", subject.anchors.len())
-        },
-    );
-    let mut rows = vec![];
-    for strategy in subject.strategies() {
-        let runs: Vec<&Run> = subject.runs.iter().filter(|run| run.strategy == strategy).collect();
-        let bests: Vec<f64> =
-            runs.iter().filter_map(|run| subject.of_run(run).filter_map(scores).map(mean).reduce(f64::max)).collect();
-        let different: usize =
-            runs.iter().map(|run| subject.of_run(run).filter(|candidate| super::was_judged(candidate)).count()).sum();
-        let cost: f64 = runs.iter().flat_map(|run| subject.of_run(run)).map(|candidate| candidate.seconds).sum();
-        let (best, spread) = if bests.is_empty() {
-            ("-".to_owned(), "-".to_owned())
-        } else {
-            let least = bests.iter().copied().fold(f64::INFINITY, f64::min);
-            let most = bests.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            (percent(mean(&bests)), format!("{} to {}", percent(least), percent(most)))
-        };
-        rows.push(vec![
-            escaped(strategy),
-            runs.len().to_string(),
-            different.to_string(),
-            best,
-            spread,
-            format!("{cost:.0} s"),
-        ]);
-    }
-    for (name, scores) in subject.baselines() {
-        rows.push(vec![escaped(name), "-".into(), "1".into(), percent(mean(scores)), "-".into(), "-".into()]);
-    }
-    if rows.is_empty() {
-        return text + "<p>Nothing has been judged yet.</p>\n";
-    }
-    text += "<p>A score is the accuracy on images that were set aside, in the mean over the networks. The best of each \
-             run, and the fixed layers:</p>\n";
-    text + &table(
-        &["strategy", "seeds", "different layers judged", "best, mean over seeds", "from, to", "judging"],
-        &rows,
-    )
-}
-
-fn curves(subject: &Subject<'_>) -> String {
-    let mut curves = vec![];
-    for strategy in subject.strategies() {
-        let mut runs = vec![];
-        for run in subject.runs.iter().filter(|run| run.strategy == strategy) {
-            let mut candidates: Vec<&Candidate> =
-                subject.of_run(run).filter(|candidate| candidate.finish.is_some()).collect();
-            candidates.sort_by_key(|candidate| candidate.finish);
-            let mut best = None;
-            let mut line = vec![];
-            for candidate in candidates {
-                let score = scores(candidate).map(mean);
-                best = best.into_iter().chain(score).reduce(f64::max);
-                if super::was_judged(candidate) {
-                    line.push(best);
-                }
-            }
-            runs.push(line);
-        }
-        curves.push(Curve { name: strategy.to_owned(), runs });
-    }
-    let baselines: Vec<(String, f64)> =
-        subject.baselines().iter().map(|(name, scores)| ((*name).to_owned(), mean(scores))).collect();
-    let Some(picture) = chart::curves(&curves, &baselines) else { return String::new() };
-    format!(
-        "<h2>The search</h2>\n<figure>{picture}<figcaption>The best mean score so far against different layers judged: \
-         the mean over seeds, and the range between them. Lines across are the fixed layers.</figcaption></figure>\n"
-    )
-}
-
-fn scatter(subject: &Subject<'_>) -> String {
-    let ranked = subject.ranked();
-    if ranked.len() < 2 || subject.anchors.len() < 2 {
-        return String::new();
-    }
-    let all: Vec<&[f64]> = ranked.iter().map(|(_, scores)| *scores).collect();
-    let pareto: BTreeSet<usize> = front(&all).into_iter().collect();
-    let mut pictures = String::new();
-    for other in 1..subject.anchors.len() {
-        let dots: Vec<Dot> = ranked
-            .iter()
-            .enumerate()
-            .filter(|(_, (_, scores))| scores.len() == subject.anchors.len())
-            .map(|(place, (candidate, scores))| Dot {
-                at: [scores[0], scores[other]],
-                is_front: pareto.contains(&place),
-                name: subject.is_fixed(candidate).then(|| candidate.graph.clone()),
-            })
-            .collect();
-        pictures += &chart::scatter(&dots, &subject.anchors[0], &subject.anchors[other]);
-    }
-    let mut head = vec!["formula"];
-    head.extend(subject.anchors.iter().map(String::as_str));
-    let rows: Vec<Vec<String>> = pareto
-        .iter()
-        .map(|&place| {
-            let (candidate, scores) = ranked[place];
-            let mut row = vec![format!("<code>{}</code>", escaped(&result_line(subject, &candidate.graph)))];
-            row.extend(scores.iter().map(|score| percent(*score)));
-            row
-        })
-        .collect();
-    format!(
-        "<h2>Across networks</h2>\n<figure class=\"row\">{pictures}<figcaption>Each dot is a layer that was trained; rings \
-         are those that no other beats in every network, squares the fixed layers.</figcaption></figure>\n{}",
-        table(&head, &rows)
-    )
-}
-
-/// The last line of a formula, which is what it computes.
-fn result_line(subject: &Subject<'_>, graph: &str) -> String {
-    if subject.fixed.iter().any(|(name, _)| name == graph) {
-        return graph.to_owned();
-    }
-    let Some((_, formula)) = subject.formula(graph) else { return graph.to_owned() };
-    let lines: Vec<&str> = formula.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "}").collect();
-    let body: Vec<&str> = lines.iter().skip(1).filter(|line| !line.starts_with("param ")).copied().collect();
-    body.join("; ")
-}
-
-fn best_layers(subject: &Subject<'_>) -> String {
-    let ranked: Vec<_> = subject.ranked().into_iter().filter(|(candidate, _)| !subject.is_fixed(candidate)).collect();
-    if ranked.is_empty() {
-        return String::new();
-    }
-    let mut spellings: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for candidate in subject.candidates {
-        spellings.entry(&candidate.key).or_default().push(&candidate.graph);
-    }
-    let mut text = String::from("<h2>The best layers</h2>\n");
-    for (place, (candidate, scores)) in ranked.iter().take(BEST).enumerate() {
-        let Some((layer, formula)) = subject.formula(&candidate.graph) else { continue };
-        let places: Vec<String> = subject
-            .anchors
-            .iter()
-            .zip(*scores)
-            .map(|(name, score)| format!("{} {}", escaped(name), percent(*score)))
-            .collect();
-        let graphs = &spellings[candidate.key.as_str()];
-        let open = if place < 3 { " open" } else { "" };
-        let _ = write!(
-            text,
-            "<details{open}>\n<summary><b>{}.</b> {} <span>({})</span></summary>\n<div class=\"layer\"><div>\n\
-             <pre>{}</pre>\n<p>Met {} {}.</p>\n",
-            place + 1,
-            percent(mean(scores)),
-            places.join(", "),
-            escaped(&formula),
-            graphs.len(),
-            if graphs.len() == 1 { "time" } else { "times" }
-        );
-        let different: BTreeSet<&&str> = graphs.iter().collect();
-        if different.len() > 1 {
-            text += "<p>Among the graphs with this key:</p>\n<ul>\n";
-            for graph in different.into_iter().take(SPELLINGS) {
-                let _ = writeln!(text, "<li><code>{}</code></li>", escaped(graph));
-            }
-            text += "</ul>\n";
-        }
-        let _ = write!(text, "</div>\n<div class=\"drawing\">{}</div></div>\n</details>\n", inline(&layer));
-    }
-    text
-}
-
-/// The drawing of a layer as part of a page.
-fn inline(layer: &Layer) -> String {
-    let svg = normact_emit::svg(layer);
-    svg.find("<svg").map_or(String::new(), |start| svg[start..].to_owned())
-}
-
-fn lineage(subject: &Subject<'_>) -> String {
-    let ranked = subject.ranked();
-    let best = ranked.iter().find(|(candidate, _)| !subject.is_fixed(candidate));
-    let Some((best, _)) = best else { return String::new() };
-    let mut chain = vec![*best];
-    while let Origin::Child { parent, .. } = chain[chain.len() - 1].origin {
-        let run = chain[0].run;
-        let found = subject.candidates.iter().find(|candidate| candidate.run == run && candidate.number == parent);
-        // A damaged database is no reason to go round and round.
-        let Some(found) = found.filter(|found| found.number < chain[chain.len() - 1].number) else { break };
-        chain.push(found);
-    }
-    chain.reverse();
-    let rows: Vec<Vec<String>> = chain
-        .iter()
-        .enumerate()
-        .map(|(place, candidate)| {
-            let before: Vec<&str> =
-                place.checked_sub(1).map_or(vec![], |before| chain[before].graph.split(' ').collect());
-            let changed: Vec<String> = candidate
-                .graph
-                .split(' ')
-                .enumerate()
-                .filter(|(gene, now)| before.get(*gene).is_some_and(|before| before != now))
-                .map(|(gene, now)| format!("<code>{}: {} → {}</code>", gene + 4, escaped(before[gene]), escaped(now)))
-                .collect();
-            let how = match candidate.origin {
-                Origin::Fresh => "drawn".to_owned(),
-                Origin::Fixed => "given".to_owned(),
-                Origin::Child { .. } if changed.is_empty() => "the same genes again".to_owned(),
-                Origin::Child { .. } => changed.join("<br>"),
-            };
-            vec![
-                candidate.number.to_string(),
-                how,
-                format!("<code>{}</code>", escaped(&result_line(subject, &candidate.graph))),
-                scores(candidate).map_or("-".to_owned(), |scores| percent(mean(scores))),
-            ]
-        })
-        .collect();
-    format!("<h2>Where the best comes from</h2>\n{}", table(&["number", "what changed", "formula", "score"], &rows))
-}
-
-fn reranked(subject: &Subject<'_>) -> String {
-    if subject.reranked.is_empty() {
-        return String::new();
-    }
-    let rows: Vec<Vec<String>> = subject
-        .reranked
-        .iter()
-        .filter(|one| !one.scores.is_empty())
-        .map(|one| {
-            let means: Vec<f64> = one.scores.iter().map(|scores| mean(scores)).collect();
-            let least = means.iter().copied().fold(f64::INFINITY, f64::min);
-            let most = means.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            vec![
-                format!("<code>{}</code>", escaped(&result_line(subject, &one.graph))),
-                percent(mean(&means)),
-                format!("{} to {}", percent(least), percent(most)),
-                one.scores.len().to_string(),
-            ]
-        })
-        .collect();
-    format!(
-        "<h2>Ranked again</h2>\n<p>Trained on all training images, longer and in larger networks, and measured on images \
-         that the search has not seen.</p>\n{}",
-        table(&["formula", "accuracy", "from, to", "seeds"], &rows)
-    )
-}
-
-fn rejections(subject: &Subject<'_>) -> String {
-    let mut rows = vec![];
-    for reason in Reason::ALL {
-        let found: Vec<&Candidate> = subject
-            .candidates
-            .iter()
-            .filter(
-                |candidate| matches!(&candidate.verdict, Some(Verdict::Rejected { reason: own, .. }) if *own == reason),
-            )
-            .collect();
-        if found.is_empty() {
-            continue;
-        }
-        let seconds: f64 = found.iter().map(|candidate| candidate.seconds).sum();
-        let example = found.iter().find_map(|candidate| match &candidate.verdict {
-            Some(Verdict::Rejected { detail, .. }) => Some(escaped(detail)),
-            _ => None,
-        });
-        rows.push(vec![
-            reason.name().to_owned(),
-            found.len().to_string(),
-            format!("{seconds:.0} s"),
-            example.unwrap_or_default(),
-        ]);
-    }
-    if rows.is_empty() {
-        return String::new();
-    }
-    format!("<h2>Rejected</h2>\n{}", table(&["for", "layers", "cost", "for example"], &rows))
+/// The least and the most of some numbers.
+fn extremes(values: &[f64]) -> (f64, f64) {
+    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
+    (least, values.iter().copied().fold(f64::NEG_INFINITY, f64::max))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use normact_search::Reason;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
-    fn candidate(space: &Space, number: u64, verdict: Option<Verdict>) -> Candidate {
-        let graph = space.draw(&mut ChaCha8Rng::seed_from_u64(number)).to_string();
+    /// Runs 0 (fixed), 1 and 2 (evolution, two seeds).
+    fn runs() -> Vec<Run> {
+        let run = |id: i64, strategy: Strategy| Run { id, strategy: strategy.name().to_owned(), seed: 7, budget: 9 };
+        vec![run(0, Strategy::Fixed), run(1, Strategy::Evolution), run(2, Strategy::Evolution)]
+    }
+
+    fn candidate(run: i64, number: u64, graph: &str, key: &str, verdict: Option<Verdict>) -> Candidate {
         Candidate {
-            run: 1,
+            run,
             number,
-            origin: if number == 2 { Origin::Child { parent: 1, mutations: 2 } } else { Origin::Fresh },
-            key: format!("key {}", number / 2),
-            graph,
-            is_duplicate: number % 2 == 1,
+            origin: if run == 0 { Origin::Fixed } else { Origin::Fresh },
+            graph: graph.to_owned(),
+            key: key.to_owned(),
+            is_duplicate: false,
             finish: verdict.as_ref().map(|_| number + 1),
             verdict,
             seconds: 1.0,
-            finished_at: Some(0.0),
+            finished_at: Some(number as f64),
         }
     }
 
-    fn page(candidates: &[Candidate], anchors: &[&str]) -> String {
+    fn scored(scores: &[f64]) -> Option<Verdict> {
+        Some(Verdict::Scored(scores.to_vec()))
+    }
+
+    fn drawn(number: u64, verdict: Option<Verdict>) -> Candidate {
+        let graph = Space::evonorm(4, false).draw(&mut ChaCha8Rng::seed_from_u64(number)).to_string();
+        candidate(1, number, &graph, &format!("key {number}"), verdict)
+    }
+
+    fn page_of(candidates: &[Candidate], anchors: &[&str], runs: &[Run], reranked: &[Reranked]) -> String {
         let space = Space::evonorm(4, false);
         let anchors: Vec<String> = anchors.iter().map(|name| (*name).to_owned()).collect();
-        let run = |id: i64, strategy: Strategy| Run { id, strategy: strategy.name().to_owned(), seed: 1, budget: 9 };
-        let runs = [run(0, Strategy::Fixed), run(1, Strategy::Evolution)];
-        let (fixed, reranked) = (&[][..], &[][..]);
         let subject =
-            Subject { title: "a <b> & c", anchors: &anchors, runs: &runs, candidates, space: &space, fixed, reranked };
-        html(&subject)
+            Subject { title: "a <b> & c", anchors: &anchors, runs, candidates, space: &space, fixed: &[], reranked };
+        let page = html(&subject);
+        assert_nested(&page);
+        let shown = page.replace("found_", "");
+        assert!(!shown.contains("NaN") && !shown.contains("inf") && !shown.contains("-0 "), "{page}");
+        page
+    }
+
+    fn page(candidates: &[Candidate]) -> String {
+        page_of(candidates, &["one", "two"], &runs(), &[])
+    }
+
+    /// Every tag is closed, in the right order.
+    fn assert_nested(page: &str) {
+        let mut open = vec![];
+        for tag in page.split('<').skip(1).map(|rest| rest.split_once('>').unwrap_or_else(|| panic!("<{rest}")).0) {
+            let name = tag.split([' ', '/']).find(|name| !name.is_empty()).unwrap_or_default();
+            if tag.starts_with('/') {
+                assert_eq!(open.pop(), Some(name), "</{name}>");
+            } else if !tag.ends_with('/') && !["meta", "br", "!doctype"].contains(&name) {
+                open.push(name);
+            }
+        }
+        assert_eq!(open, [] as [&str; 0]);
+    }
+
+    /// The page without tags, a space for each.
+    fn text(page: &str) -> String {
+        let text: Vec<&str> = page.split('<').filter_map(|rest| Some(rest.split_once('>')?.1)).collect();
+        text.join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     #[test]
     fn searches_at_every_stage_have_a_page() {
-        let space = Space::evonorm(4, false);
-        let scored = |scores: &[f64]| Some(Verdict::Scored(scores.to_vec()));
         let rejected = Some(Verdict::Rejected { reason: Reason::Quality, detail: "10 % < 20 %".to_owned() });
-        let verdicts =
-            [scored(&[0.5, 0.6]), rejected, scored(&[0.7, 0.5]), None, scored(&[f64::NAN, 0.1]), scored(&[0.7, 0.5])];
-        let all: Vec<Candidate> =
-            verdicts.into_iter().enumerate().map(|(number, one)| candidate(&space, number as u64, one)).collect();
+        let verdicts = [
+            None,
+            scored(&[0.5, 0.6]),
+            rejected,
+            scored(&[f64::NAN, 0.1]),
+            scored(&[f64::INFINITY, f64::NEG_INFINITY]),
+            scored(&[1e300, -1e300]),
+            scored(&[f64::MAX, f64::MAX]),
+            scored(&[0.7]),
+            scored(&[]),
+            scored(&[0.7, 0.5]),
+        ];
+        let all: Vec<Candidate> = (0..).zip(verdicts).map(|(number, verdict)| drawn(number, verdict)).collect();
         for count in 0..=all.len() {
-            let text = page(&all[..count], &["one", "two"]);
-            assert!(text.contains("<h1>a &lt;b&gt; &amp; c</h1>") && text.ends_with("</html>\n"));
-            assert!(!text.contains("NaN") && !text.contains("inf"), "{text}");
-            assert_eq!(text.matches("<table>").count(), text.matches("</table>").count());
-            assert!(!text.contains("http://") || text.contains("www.w3.org"), "nothing comes from outside");
+            let page = page(&all[..count]);
+            assert!(page.contains("<h1>a &lt;b&gt; &amp; c</h1>") && page.ends_with("</html>\n"));
+            let resources = ["src=", "href=", "url(http", "@import", "<script"];
+            assert!(!resources.iter().any(|resource| page.contains(resource)), "nothing comes from outside");
         }
-        let text = page(&all, &["one", "two"]);
-        assert!(text.contains("10 % &lt; 20 %") && text.contains("Where the best comes from"), "{text}");
-        assert!(page(&all[..1], &["one"]).contains("one network"));
+        all.iter().for_each(|one| drop(page(std::slice::from_ref(one))));
+        assert!(page(&all).contains("10 % &lt; 20 %"));
+        assert!(text(&page(&[])).contains("No layer has a verdict yet."));
+        assert!(text(&page_of(&[], &[], &[], &[])).contains("The search has not begun."));
+    }
+
+    #[test]
+    fn the_summary_counts_each_candidate_once() {
+        let rejected = |reason| Some(Verdict::Rejected { reason, detail: String::new() });
+        let mut all = vec![
+            drawn(0, scored(&[0.5, 0.7])),
+            drawn(1, rejected(Reason::Structure)),
+            drawn(2, rejected(Reason::Stability)),
+            drawn(3, scored(&[0.5, 0.7])),
+            drawn(4, None),
+            drawn(5, scored(&[f64::NAN, 0.7])),
+        ];
+        all[3].is_duplicate = true;
+        let text = text(&page(&all));
+        for tile in [
+            "proposed 6",
+            "duplicates, reused 1",
+            "different layers judged 3",
+            "trained to the end 1",
+            "rejected for structure 1",
+            "rejected for stability 1",
+            "with scores that are no numbers 1",
+            "waiting for a verdict 1",
+            "judging 6.0 s",
+        ] {
+            assert!(text.contains(tile), "{tile}: {text}");
+        }
+    }
+
+    #[test]
+    fn strategies_are_compared_with_baselines() {
+        let all = [
+            candidate(0, 0, "bn_relu", "a", scored(&[0.6, 0.6])),
+            drawn(0, scored(&[0.7, 0.7])),
+            Candidate { run: 2, ..drawn(1, scored(&[0.7, 0.8])) },
+        ];
+        let text = text(&page(&all));
+        assert!(text.contains("evolution 72.50 70.00 to 75.00 +12.50 2 2 2.0 s"), "{text}");
+        assert!(text.contains("bn_relu 60.00 – – – – –"), "{text}");
+    }
+
+    #[test]
+    fn equal_forms_are_shown_as_they_were_written() {
+        let graphs = [
+            "add(0,0) sigmoid(0) mul(0,5) add(6,1)",
+            "add(0,1) sigmoid(0) mul(0,5) add(6,1)",
+            "exp(0) exp(0) exp(0) mul(0,0)",
+        ];
+        let mut all: Vec<Candidate> =
+            (0..).zip(graphs).map(|(number, graph)| candidate(1, number, graph, "k", scored(&[0.5, 0.5]))).collect();
+        all[2].key = "other".to_owned();
+        let page = page(&all);
+        let text = text(&page);
+        assert!(
+            text.contains("Met 2 times as 2 different graphs. Equal forms that were met (x * sigmoid(x) + 0) * gamma")
+        );
+        assert!(!text.contains("param v0"), "parameters without use are left out: {text}");
+        assert_eq!(page.matches("<details class=\"layer\"").count(), 2);
+    }
+
+    #[test]
+    fn the_lineage_tells_gene_by_gene_what_changed() {
+        let child = |number, parent, graph, scores: &[f64]| Candidate {
+            origin: Origin::Child { parent, mutations: 2 },
+            ..candidate(1, number, graph, graph, scored(scores))
+        };
+        let first = candidate(1, 3, "tanh(0) exp(0) exp(0) mul(0,4)", "first", scored(&[0.5, 0.5]));
+        let neutral = child(5, 3, "tanh(0) exp(0) abs(0) mul(0,4)", &[0.5, 0.5]);
+        let best = child(8, 5, "sigmoid(0) exp(0) abs(0) mul(0,4)", &[0.6, 0.7]);
+        let text = text(&page(&[first.clone(), neutral.clone(), best.clone()]));
+        assert!(text.contains("3 drawn at random x * tanh(x) * gamma + beta 50.00 50.00 50.00 –"), "{text}");
+        assert!(text.contains("5 6: exp(0) → abs(0) (not used) the same 50.00 50.00 50.00 0.00"), "{text}");
+        assert!(
+            text.contains("8 4: tanh(0) → sigmoid(0) x * sigmoid(x) * gamma + beta 60.00 70.00 65.00 +15.00"),
+            "{text}"
+        );
+        assert!(!text.contains("neutral"), "a short line is shown as a whole: {text}");
+        // Parents that are not there, or not before their child.
+        page(&[neutral, best.clone()]);
+        page(&[Candidate { origin: Origin::Child { parent: 8, mutations: 2 }, ..best }]);
+    }
+
+    #[test]
+    fn what_was_trained_again_has_a_mean_and_a_spread() {
+        let again = |graph: &str, scores: &[[f64; 2]]| Reranked {
+            graph: graph.to_owned(),
+            scores: scores.iter().map(|scores| scores.to_vec()).collect(),
+        };
+        let reranked = [
+            again("no <graph>", &[]),
+            again("exp(0) exp(0) exp(0) exp(0)", &[[0.7, 0.8], [0.8, 0.9], [f64::NAN, 0.9]]),
+            again("exp(0) exp(0) exp(0) tanh(0)", &[[0.9, 0.9]]),
+        ];
+        let text = text(&page_of(&[], &["one", "two"], &runs(), &reranked));
+        assert!(text.contains("tanh(x) * gamma + beta 90.00 – 90.00 to 90.00 90.00 90.00 1 –"), "{text}");
+        assert!(text.contains("exp(x) * gamma + beta 80.00 ± 7.07 75.00 to 85.00 75.00 85.00 2 of 3 –"), "{text}");
+        assert!(text.contains("no &lt;graph&gt; – – – – – 0 –"), "{text}");
     }
 }
