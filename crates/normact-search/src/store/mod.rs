@@ -15,6 +15,7 @@ mod sqlite;
 
 use std::fmt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::fitness::{Protocol, Reason, Verdict};
 use database::{Database, Row, Value};
@@ -28,6 +29,12 @@ const MAX_ATTEMPTS: i64 = 5;
 /// A run proposes at most so many candidates for each layer of its budget: a space with few layers has
 /// nothing new to offer in the end.
 const MAX_PROPOSALS: i64 = 100;
+
+/// How long a lost connection is tried to make again, which a server needs to be started anew.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// The pause between two attempts at a connection.
+const BETWEEN_CONNECTIONS: Duration = Duration::from_millis(500);
 
 /// Why the store cannot do what it was asked for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +67,9 @@ pub enum StoreError {
     /// The database holds something that this program did not write.
     #[error("the database is damaged: {0}")]
     Damaged(String),
+    /// The connection broke, and no new one could be made.
+    #[error("the connection to the database is lost: {0}")]
+    Lost(String),
     /// Any other problem that the database reports.
     #[error("the database says: {0}")]
     Database(String),
@@ -75,6 +85,9 @@ impl StoreError {
             StoreError::NoSearch => Some("begin one with `normact search CONFIG`"),
             StoreError::DiskFull => Some("make room and start the search again: it goes on where it stopped"),
             StoreError::Damaged(_) => Some("restore it from a copy, or begin a new search"),
+            StoreError::Lost(_) => {
+                Some("start the search again once the database answers: it goes on where it stopped")
+            }
             StoreError::Database(_) => None,
         }
     }
@@ -209,8 +222,11 @@ pub struct Evaluation {
     pub attempts: u64,
 }
 
-/// A connection to the database of a search.
+/// A connection to the database of a search. Where it breaks, for instance since a server is started anew, it
+/// is made again and what was under way is repeated: everything the store does may be done twice, since
+/// proposals have numbers and verdicts need the token of their lease.
 pub struct Store {
+    url: String,
     database: Box<dyn Database>,
 }
 
@@ -227,33 +243,68 @@ impl Store {
     /// # Errors
     /// There is no such database, or it is from a newer version.
     pub fn open(url: &str) -> Result<Self, StoreError> {
-        let database: Box<dyn Database> = if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            Box::new(postgresql::PostgresDatabase::open(url)?)
-        } else {
-            Box::new(sqlite::SqliteDatabase::open(Path::new(url.strip_prefix("sqlite:").unwrap_or(url)))?)
-        };
-        let mut store = Self { database };
+        let mut store = Self { url: url.to_owned(), database: connect(url)? };
         store.transaction(migrate)?;
         Ok(store)
+    }
+
+    /// Does something with the database, and does it again on a new connection where the connection breaks.
+    fn persist<T>(
+        &mut self,
+        mut work: impl FnMut(&mut dyn Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let start = Instant::now();
+        loop {
+            let result = work(&mut *self.database);
+            if !matches!(result, Err(StoreError::Lost(_))) {
+                return result;
+            }
+            loop {
+                match connect(&self.url) {
+                    Ok(database) => break self.database = database,
+                    Err(_) if start.elapsed() < PATIENCE => std::thread::sleep(BETWEEN_CONNECTIONS),
+                    Err(_) => return result,
+                }
+            }
+        }
     }
 
     /// Runs `work` in a transaction, which is undone where `work` fails.
     fn transaction<T>(
         &mut self,
-        work: impl FnOnce(&mut dyn Database) -> Result<T, StoreError>,
+        mut work: impl FnMut(&mut dyn Database) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.database.begin()?;
-        let result = work(&mut *self.database);
-        let end = self.database.batch(if result.is_ok() { "COMMIT" } else { "ROLLBACK" });
-        match (result, end) {
-            (Ok(value), Ok(())) => Ok(value),
-            (Ok(_), Err(error)) => {
-                // A commit that failed may leave the transaction open.
-                let _ = self.database.batch("ROLLBACK");
-                Err(error)
+        self.transaction_if(|database| Ok((work(database)?, true)))
+    }
+
+    /// Runs `work` in a transaction, which is undone where `work` fails or says so.
+    fn transaction_if<T>(
+        &mut self,
+        mut work: impl FnMut(&mut dyn Database) -> Result<(T, bool), StoreError>,
+    ) -> Result<T, StoreError> {
+        self.persist(|database| {
+            database.begin()?;
+            let result = work(database);
+            let end = database.batch(if matches!(result, Ok((_, true))) { "COMMIT" } else { "ROLLBACK" });
+            match (result, end) {
+                // What went wrong first is what to tell; a database may have rolled back by itself.
+                (Err(error), _) => Err(error),
+                (Ok((value, _)), Ok(())) => Ok(value),
+                (Ok(_), Err(error)) => {
+                    // A commit that failed may leave the transaction open.
+                    let _ = database.batch("ROLLBACK");
+                    Err(error)
+                }
             }
-            (Err(error), _) => Err(error),
-        }
+        })
+    }
+
+    fn query(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, StoreError> {
+        self.persist(|database| database.query(sql, values))
+    }
+
+    fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, StoreError> {
+        self.persist(|database| database.execute(sql, values))
     }
 
     /// Begins a search, or goes on with the one that is there if it has this configuration. `fingerprint`
@@ -284,7 +335,7 @@ impl Store {
     /// # Errors
     /// The database holds no search.
     pub fn config(&mut self) -> Result<String, StoreError> {
-        let rows = self.database.query("SELECT config FROM search", &[])?;
+        let rows = self.query("SELECT config FROM search", &[])?;
         rows.first().ok_or(StoreError::NoSearch)?.text(0).map(str::to_owned)
     }
 
@@ -293,7 +344,7 @@ impl Store {
     /// # Errors
     /// The database fails.
     pub fn runs(&mut self) -> Result<Vec<Run>, StoreError> {
-        let rows = self.database.query("SELECT id, strategy, seed, budget FROM runs ORDER BY id", &[])?;
+        let rows = self.query("SELECT id, strategy, seed, budget FROM runs ORDER BY id", &[])?;
         let run = |row: &Row| {
             Ok(Run {
                 id: row.integer(0)?,
@@ -312,7 +363,7 @@ impl Store {
                 [row.integer(0)?, row.integer(1)?, row.integer(2)?, row.integer(3)?, row.integer(4)?];
             Ok(Progress { id, budget, proposed, spent, finished })
         };
-        self.database.query(sql, &[])?.iter().map(progress).collect()
+        self.query(sql, &[])?.iter().map(progress).collect()
     }
 
     /// The candidates of a run whose verdicts came after the `after`-th, in the order of verdicts.
@@ -321,7 +372,7 @@ impl Store {
     /// The database fails.
     pub fn finished(&mut self, run: i64, after: u64) -> Result<Vec<Candidate>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM candidates WHERE run = $1 AND finish > $2 ORDER BY finish");
-        self.database.query(&sql, &[run.into(), (after as i64).into()])?.iter().map(candidate).collect()
+        self.query(&sql, &[run.into(), (after as i64).into()])?.iter().map(candidate).collect()
     }
 
     /// Every candidate, by run and number.
@@ -330,7 +381,7 @@ impl Store {
     /// The database fails.
     pub fn candidates(&mut self) -> Result<Vec<Candidate>, StoreError> {
         let sql = format!("SELECT {COLUMNS} FROM candidates ORDER BY run, number");
-        self.database.query(&sql, &[])?.iter().map(candidate).collect()
+        self.query(&sql, &[])?.iter().map(candidate).collect()
     }
 
     /// Every evaluation, by key and protocol.
@@ -347,7 +398,7 @@ impl Store {
                 attempts: row.integer(3)? as u64,
             })
         };
-        self.database.query(sql, &[])?.iter().map(evaluation).collect()
+        self.query(sql, &[])?.iter().map(evaluation).collect()
     }
 
     /// Makes a worker known. Leases of workers of the same machine whose process is no more end at once.
@@ -386,7 +437,7 @@ impl Store {
         let sql = "SELECT key, protocol, graph, seed, attempts FROM evaluations \
                    WHERE state = 'leased' AND lease_until < {now} ORDER BY lease_until, key LIMIT 1 {take}";
         // Most often there is none, which a look without a transaction tells.
-        if self.database.query(&sql.replace("{take}", ""), &[])?.is_empty() {
+        if self.query(&sql.replace("{take}", ""), &[])?.is_empty() {
             return Ok(None);
         }
         self.transaction(|database| {
@@ -423,19 +474,11 @@ impl Store {
         token: &str,
         lease_seconds: f64,
     ) -> Result<Proposed, StoreError> {
-        self.database.begin()?;
-        let result = propose(&mut *self.database, proposal, worker, token, lease_seconds);
-        let keeps = matches!(result, Ok(Proposed::Leased(_) | Proposed::Finished | Proposed::Waiting));
-        let end = self.database.batch(if keeps { "COMMIT" } else { "ROLLBACK" });
-        match (result, end) {
-            // What went wrong first is what to tell; a database may have rolled back by itself.
-            (Err(error), _) => Err(error),
-            (Ok(proposed), Ok(())) => Ok(proposed),
-            (Ok(_), Err(error)) => {
-                let _ = self.database.batch("ROLLBACK");
-                Err(error)
-            }
-        }
+        self.transaction_if(|database| {
+            let proposed = propose(database, proposal, worker, token, lease_seconds)?;
+            let is_kept = proposed != Proposed::Late;
+            Ok((proposed, is_kept))
+        })
     }
 
     /// Ends an evaluation and gives its verdict to every candidate that waits for it. Tells whether the
@@ -477,14 +520,14 @@ impl Store {
     /// Prolongs a lease; tells whether it was still held.
     pub(crate) fn prolong(&mut self, token: &str, lease_seconds: f64) -> Result<bool, StoreError> {
         let sql = "UPDATE evaluations SET lease_until = {now} + $1 WHERE token = $2 AND state = 'leased'";
-        Ok(self.database.execute(sql, &[lease_seconds.into(), token.into()])? > 0)
+        Ok(self.execute(sql, &[lease_seconds.into(), token.into()])? > 0)
     }
 
     /// Gives a lease back.
     pub(crate) fn release(&mut self, task: &Task) -> Result<(), StoreError> {
         let sql = "UPDATE evaluations SET lease_until = 0.0, attempts = attempts - 1 \
                    WHERE token = $1 AND state = 'leased'";
-        self.database.execute(sql, &[task.token.as_str().into()]).map(drop)
+        self.execute(sql, &[task.token.as_str().into()]).map(drop)
     }
 
     /// Whether every budget is spent and every verdict is known.
@@ -497,8 +540,16 @@ impl Store {
 
     /// Whether any candidate waits for its verdict.
     pub(crate) fn anything_waits(&mut self) -> Result<bool, StoreError> {
-        Ok(!self.database.query("SELECT number FROM candidates WHERE state = 'waiting' LIMIT 1", &[])?.is_empty())
+        Ok(!self.query("SELECT number FROM candidates WHERE state = 'waiting' LIMIT 1", &[])?.is_empty())
     }
+}
+
+/// A connection of the kind that the URL says.
+fn connect(url: &str) -> Result<Box<dyn Database>, StoreError> {
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(Box::new(postgresql::PostgresDatabase::open(url)?));
+    }
+    Ok(Box::new(sqlite::SqliteDatabase::open(Path::new(url.strip_prefix("sqlite:").unwrap_or(url)))?))
 }
 
 fn migrate(database: &mut dyn Database) -> Result<(), StoreError> {

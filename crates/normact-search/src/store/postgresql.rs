@@ -45,7 +45,14 @@ fn dialect(sql: &str) -> String {
 fn failed(error: &postgres::Error) -> StoreError {
     match error.as_db_error() {
         Some(database) if database.code().code() == "53100" => StoreError::DiskFull,
+        // The server is stopped, was stopped, or is being started.
+        Some(database) if matches!(database.code().code(), "57P01" | "57P02" | "57P03") => {
+            StoreError::Lost(database.message().to_owned())
+        }
         Some(database) => StoreError::Database(database.message().to_owned()),
+        None if error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>()) => {
+            StoreError::Lost(error.source().map_or_else(|| error.to_string(), ToString::to_string))
+        }
         None => StoreError::Database(error.to_string()),
     }
 }
