@@ -60,6 +60,7 @@ fn main() {
             fixed: vec![],
             evaluation_seed: 0,
             lease_seconds: 60.0,
+            is_alone: true,
         };
         let mut free = Free(ChaCha8Rng::seed_from_u64(1));
         let start = Instant::now();

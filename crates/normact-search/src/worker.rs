@@ -101,6 +101,10 @@ pub struct Options {
     pub evaluation_seed: u64,
     /// Seconds after which another worker takes over what this one has left.
     pub lease_seconds: f64,
+    /// Whether this worker has the search to itself. It then proposes nothing before it knows the verdicts of
+    /// what is leased when it starts: an earlier worker died over that, perhaps on another machine, and the
+    /// history is the same only if that verdict comes next.
+    pub is_alone: bool,
 }
 
 /// How a worker's work ended.
@@ -137,6 +141,7 @@ pub fn work(url: &str, options: &Options, fitness: &mut dyn Fitness, stop: &Atom
     let heart = Heart::start(url, options.lease_seconds);
     let runs = store.runs()?;
     let histories = runs.iter().map(|run| (run.id, History::default())).collect();
+    let mut left_over = if options.is_alone { store.leased()? } else { vec![] };
     let mut worker = Worker { store, options, runs, histories, id, heart, keys: Canonicalizer::default() };
     loop {
         if stop.load(Ordering::Relaxed) {
@@ -146,6 +151,14 @@ pub fn work(url: &str, options: &Options, fitness: &mut dyn Fitness, stop: &Atom
         if let Some(task) = worker.store.take_over(&worker.id, &token(&worker.id), lease)? {
             worker.judge(&task, fitness)?;
             continue;
+        }
+        if !left_over.is_empty() {
+            let leased = worker.store.leased()?;
+            left_over.retain(|evaluation| leased.contains(evaluation));
+            if !left_over.is_empty() {
+                std::thread::sleep(IDLE);
+                continue;
+            }
         }
         let progress = worker.store.progress()?;
         let next = progress.iter().filter(|run| !run.is_spent()).min_by(|a, b| {
@@ -191,24 +204,25 @@ impl Worker<'_> {
         }
     }
 
+    /// Judges a layer and stores the verdict; what fails gives the lease back.
     fn judge(&mut self, task: &Task, fitness: &mut dyn Fitness) -> Result<(), SearchError> {
+        self.verdict(task, fitness).inspect_err(|_| {
+            // If that fails too, the lease runs out.
+            let _ = self.store.release(task);
+        })
+    }
+
+    fn verdict(&mut self, task: &Task, fitness: &mut dyn Fitness) -> Result<(), SearchError> {
         let start = Instant::now();
         let verdict = if Store::is_hopeless(task) {
             let detail = format!("{} workers died while they judged it", task.attempts - 1);
-            Ok(Verdict::Rejected { reason: Reason::Crash, detail })
+            Verdict::Rejected { reason: Reason::Crash, detail }
         } else {
             let layer = self.layer(&task.graph)?;
             self.heart.hold(&task.token);
             let verdict = fitness.evaluate(&layer, task.protocol, task.seed);
             self.heart.let_go();
-            verdict
-        };
-        let verdict = match verdict {
-            Ok(verdict) => verdict,
-            Err(problem) => {
-                self.store.release(task)?;
-                return Err(SearchError::Fitness(problem));
-            }
+            verdict.map_err(SearchError::Fitness)?
         };
         let seconds = start.elapsed().as_secs_f64();
         // A worker that slept too long has lost its lease, and another one has the verdict.

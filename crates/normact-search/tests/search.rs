@@ -64,6 +64,7 @@ fn options() -> Options {
         fixed: ["one", "two"].into_iter().zip([1, 2]).map(fixed).collect(),
         evaluation_seed: 7,
         lease_seconds: 2.0,
+        is_alone: true,
     }
 }
 
@@ -214,14 +215,17 @@ fn a_search_that_failed_or_was_stopped_goes_on_to_the_same_history() {
 fn worker_process() {
     let Ok(url) = std::env::var("NORMACT_TEST_WORKER") else { return };
     let log = std::env::var("NORMACT_TEST_LOG").unwrap();
+    let is_alone = std::env::var("NORMACT_TEST_WORKERS").unwrap() == "1";
     let mut judge = Judge { pause: Duration::from_millis(3), log: Some(log), ..Judge::quick() };
-    assert_eq!(finish(&url, &mut judge), Ok(End::Complete));
+    let options = Options { is_alone, ..options() };
+    assert_eq!(work(&url, &options, &mut judge, &AtomicBool::new(false)), Ok(End::Complete));
 }
 
-fn spawn_worker(url: &str, log: &str) -> Child {
+fn spawn_worker(url: &str, log: &str, workers: usize) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "worker_process", "--nocapture"])
         .envs([("NORMACT_TEST_WORKER", url), ("NORMACT_TEST_LOG", log)])
+        .env("NORMACT_TEST_WORKERS", workers.to_string())
         .stdout(Stdio::null())
         .spawn()
         .unwrap()
@@ -231,13 +235,13 @@ fn spawn_worker(url: &str, log: &str) -> Child {
 fn with_killings(url: &str, log: &str, workers: usize, kills: usize, seed: u64) {
     println!("seed {seed}");
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let mut children: Vec<Child> = (0..workers).map(|_| spawn_worker(url, log)).collect();
+    let mut children: Vec<Child> = (0..workers).map(|_| spawn_worker(url, log, workers)).collect();
     for _ in 0..kills {
         std::thread::sleep(Duration::from_millis(rng.random_range(20..120)));
         let victim = rng.random_range(0..workers);
         children[victim].kill().unwrap();
         children[victim].wait().unwrap();
-        children[victim] = spawn_worker(url, log);
+        children[victim] = spawn_worker(url, log, workers);
     }
     let start = Instant::now();
     for mut child in children {
@@ -274,19 +278,80 @@ fn many_workers_that_are_killed_at_random_judge_every_layer_once() {
         begin(&url, 150);
         with_killings(&url, &log, 4, 25, 12);
         assert_sound(&url, 150);
-        let logged = lines(&log);
-        let evaluations = Store::open(&url).unwrap().evaluations().unwrap();
-        let mut attempts: BTreeMap<String, u64> = BTreeMap::new();
-        for evaluation in &evaluations {
-            attempts.insert(format!("{} {}", evaluation.key, evaluation.protocol.name()), evaluation.attempts);
-        }
-        assert_eq!(logged.keys().collect::<Vec<_>>(), attempts.keys().collect::<Vec<_>>());
-        for (key, times) in &logged {
-            assert!(*times <= attempts[key], "{key} was judged {times} times, under {} leases", attempts[key]);
-        }
-        let repeated: u64 = attempts.values().sum::<u64>() - evaluations.len() as u64;
-        assert!(repeated <= 25, "{repeated} evaluations were begun again after 25 killings");
+        assert_judged_under_leases(&url, &log, 25);
     }
+}
+
+/// Every layer was judged, no one more often than it was leased, and few were leased again.
+fn assert_judged_under_leases(url: &str, log: &str, most_again: u64) {
+    let logged = lines(log);
+    let evaluations = Store::open(url).unwrap().evaluations().unwrap();
+    let mut attempts: BTreeMap<String, u64> = BTreeMap::new();
+    for evaluation in &evaluations {
+        attempts.insert(format!("{} {}", evaluation.key, evaluation.protocol.name()), evaluation.attempts);
+    }
+    assert_eq!(logged.keys().collect::<Vec<_>>(), attempts.keys().collect::<Vec<_>>());
+    for (key, times) in &logged {
+        assert!(*times <= attempts[key], "{key} was judged {times} times, under {} leases", attempts[key]);
+    }
+    let again: u64 = attempts.values().sum::<u64>() - evaluations.len() as u64;
+    assert!(again <= most_again, "{again} evaluations were begun again after {most_again} mishaps");
+}
+
+#[test]
+fn workers_outlive_a_server_that_hangs_up() {
+    let Some(url) = postgresql() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log").to_str().unwrap().to_owned();
+    begin(&url, 100);
+    let mut children: Vec<Child> = (0..3).map(|_| spawn_worker(&url, &log, 3)).collect();
+    let mut client = postgres::Client::connect(&url, postgres::NoTls).unwrap();
+    let mut hung_up = 0;
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(50));
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        hung_up += client.query(sql, &[]).unwrap().len();
+    }
+    for child in &mut children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert!(hung_up > 20, "{hung_up} connections were closed");
+    assert_sound(&url, 100);
+    assert_judged_under_leases(&url, &log, hung_up as u64);
+}
+
+#[test]
+fn a_single_worker_waits_for_what_a_lost_one_was_judging() {
+    let (_a, whole) = sqlite();
+    begin(&whole, 20);
+    finish(&whole, &mut Judge::quick()).unwrap();
+    let (_b, url) = sqlite();
+    begin(&url, 20);
+    assert!(finish(&url, &mut Judge { fails_after: 7, ..Judge::quick() }).is_err());
+    // As if the worker had been on another machine: nobody here can tell whether it is alive.
+    let raw = rusqlite::Connection::open(&url).unwrap();
+    let sql =
+        "UPDATE evaluations SET worker = 'elsewhere', lease_until = unixepoch('subsec') + 0.5 WHERE state = 'leased'";
+    assert_eq!(raw.execute(sql, []).unwrap(), 1);
+    drop(raw);
+    let start = Instant::now();
+    assert_eq!(finish(&url, &mut Judge::quick()), Ok(End::Complete));
+    assert!(start.elapsed() >= Duration::from_millis(400));
+    assert_eq!(history(&whole), history(&url));
+}
+
+#[test]
+fn each_run_bears_the_cost_of_its_layers() {
+    let (_folder, url) = sqlite();
+    // Two runs that draw the same.
+    let run = |id| Run { id, strategy: Strategy::RandomTested.name().to_owned(), seed: 3, budget: 10 };
+    Store::open(&url).unwrap().begin_search("a", "config", &[run(0), run(1)]).unwrap();
+    finish(&url, &mut Judge { pause: Duration::from_millis(5), ..Judge::quick() }).unwrap();
+    let candidates = Store::open(&url).unwrap().candidates().unwrap();
+    let cost = |run| candidates.iter().filter(|one| one.run == run).map(|one| one.seconds).sum::<f64>();
+    assert!(cost(0) >= 0.05);
+    assert_eq!(cost(0), cost(1));
 }
 
 #[test]

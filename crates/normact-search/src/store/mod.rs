@@ -201,7 +201,8 @@ pub struct Candidate {
     pub is_duplicate: bool,
     /// The verdict, once there is one.
     pub verdict: Option<Verdict>,
-    /// Seconds that judging it took; 0 where the verdict was known.
+    /// Seconds that judging its layer took, in whichever run that was done; 0 for a duplicate, which its run
+    /// has paid for before.
     pub seconds: f64,
     /// When its verdict came, in seconds since 1970.
     pub finished_at: Option<f64>,
@@ -501,15 +502,20 @@ impl Store {
             if database.execute(sql, &values)? == 0 {
                 return Ok(false);
             }
-            let sql = "SELECT run, number FROM candidates \
+            let sql = "SELECT run, number, duplicate FROM candidates \
                        WHERE key = $1 AND protocol = $2 AND state = 'waiting' ORDER BY run, number";
-            for (place, row) in database.query(sql, &[key.into(), protocol.into()])?.iter().enumerate() {
-                // The evaluation is paid for once.
-                let cost = if place == 0 { seconds } else { 0.0 };
+            for row in database.query(sql, &[key.into(), protocol.into()])?.iter() {
+                let cost = if row.integer(2)? == 0 { seconds } else { 0.0 };
                 finish(database, row.integer(0)?, row.integer(1)?, verdict, cost)?;
             }
             Ok(true)
         })
+    }
+
+    /// What is being evaluated, or was when its worker died: keys with their protocols.
+    pub(crate) fn leased(&mut self) -> Result<Vec<(String, String)>, StoreError> {
+        let rows = self.query("SELECT key, protocol FROM evaluations WHERE state = 'leased'", &[])?;
+        rows.iter().map(|row| Ok((row.text(0)?.to_owned(), row.text(1)?.to_owned()))).collect()
     }
 
     /// Whether too many workers have died over it.
@@ -579,10 +585,10 @@ fn propose(
     lease_seconds: f64,
 ) -> Result<Proposed, StoreError> {
     let (key, protocol_name) = (proposal.key.as_str(), proposal.protocol.name());
-    // The verdict, if it is known; otherwise whether the evaluation is this worker's.
+    // The verdict with its cost, if it is known; otherwise whether the evaluation is this worker's.
     let mut leased = None;
     let known = match &proposal.judged {
-        Err((reason, detail)) => Some(Verdict::Rejected { reason: *reason, detail: detail.clone() }),
+        Err((reason, detail)) => Some((Verdict::Rejected { reason: *reason, detail: detail.clone() }, 0.0)),
         Ok(seed) => {
             let sql = "INSERT INTO evaluations (key, protocol, graph, seed, state, token, worker, lease_until, attempts) \
                        VALUES ($1, $2, $3, $4, 'leased', $5, $6, {now} + $7, 1) ON CONFLICT DO NOTHING";
@@ -606,10 +612,12 @@ fn propose(
                 });
                 None
             } else {
-                let sql = "SELECT scores, reason, detail FROM evaluations WHERE key = $1 AND protocol = $2 {lock}";
+                let sql = "SELECT scores, reason, detail, coalesce(seconds, 0.0) FROM evaluations \
+                           WHERE key = $1 AND protocol = $2 {lock}";
                 let rows = database.query(sql, &[key.into(), protocol_name.into()])?;
                 let row = rows.first().ok_or_else(|| StoreError::damaged("an evaluation has gone"))?;
-                verdict(row, 0)?
+                let seconds = row.real(3)?;
+                verdict(row, 0)?.map(|verdict| (verdict, seconds))
             }
         }
     };
@@ -650,8 +658,9 @@ fn propose(
     // Given layers are as many as the budget says, also where two of them are equal.
     let spends = proposal.origin == Origin::Fixed || (!is_duplicate && proposal.judged.is_ok());
     database.execute(sql, &[i64::from(spends).into(), proposal.run.into()])?;
-    if let Some(verdict) = known {
-        finish(database, proposal.run, proposal.number, &verdict, 0.0)?;
+    if let Some((verdict, seconds)) = known {
+        let cost = if is_duplicate { 0.0 } else { seconds };
+        finish(database, proposal.run, proposal.number, &verdict, cost)?;
         return Ok(Proposed::Finished);
     }
     Ok(leased.map_or(Proposed::Waiting, Proposed::Leased))

@@ -30,7 +30,7 @@ CREATE TABLE candidates (
     scores      TEXT,
     reason      TEXT,
     detail      TEXT,
-    seconds     DOUBLE PRECISION, -- what judging it cost; 0 where the verdict was known
+    seconds     DOUBLE PRECISION, -- what judging its layer cost, in whichever run; 0 for a duplicate
     worker      TEXT NOT NULL,
     proposed_at DOUBLE PRECISION NOT NULL,
     finished_at DOUBLE PRECISION,

@@ -138,7 +138,7 @@ fn search(args: &Args, file: &std::path::Path) -> Result<Outcome, Failure> {
     let stop = stop_on_interrupt("after this layer")?;
     if args.worker {
         search::stop_at_end_of_input(stop);
-        search::run_worker(&config, &opened, stop)?;
+        search::run_worker(&config, &opened, false, stop)?;
         return Ok(Outcome::Success);
     }
     let runs = config.runs();

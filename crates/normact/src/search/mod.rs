@@ -71,11 +71,11 @@ pub fn begin(config: &Config, text: &str, device: &OpenDevice) -> Result<(), Fai
     store.begin_search(&config.fingerprint(), text, &config.runs()).map_err(|error| failure(&error))
 }
 
-/// Works on a search until it is complete, in this process.
+/// Works on a search until it is complete, in this process; alone, or beside other workers.
 ///
 /// # Errors
 /// The database, the data or the device fails.
-pub fn run_worker(config: &Config, device: &OpenDevice, stop: &AtomicBool) -> Result<End, Failure> {
+pub fn run_worker(config: &Config, device: &OpenDevice, is_alone: bool, stop: &AtomicBool) -> Result<End, Failure> {
     let options = Options {
         space: config.space(),
         mere_statistics: config.space.mere_statistics,
@@ -83,6 +83,7 @@ pub fn run_worker(config: &Config, device: &OpenDevice, stop: &AtomicBool) -> Re
         fixed: baselines(config)?,
         evaluation_seed: config.search.training_seed,
         lease_seconds: config.search.lease_seconds,
+        is_alone,
     };
     let dataset = judge::dataset(config)?;
     let mut judge = Judge::new(config, &dataset, device)?;
@@ -107,7 +108,7 @@ pub fn run(
     let mut bars = Bars::new(config)?;
     if config.search.workers == 1 {
         return std::thread::scope(|scope| {
-            let worker = scope.spawn(|| run_worker(config, device, stop));
+            let worker = scope.spawn(|| run_worker(config, device, true, stop));
             while !worker.is_finished() {
                 std::thread::sleep(LOOK);
                 bars.look()?;
