@@ -15,5 +15,5 @@ mod worker;
 pub use fitness::{Fitness, Protocol, Reason, Verdict};
 pub use genotype::{Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, structure};
 pub use selection::{Winner, front, tournament};
-pub use store::{Candidate, Evaluation, Origin, Run, Store, StoreError};
+pub use store::{Candidate, Evaluation, Measurement, Origin, Run, Store, StoreError};
 pub use worker::{End, Evolution, Options, SearchError, Strategy, work};

@@ -97,6 +97,49 @@ fn a_search_goes_from_a_file_to_a_report_also_when_it_is_killed() {
 }
 
 #[test]
+#[cfg(unix)]
+fn ranking_again_goes_on_where_it_was_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = small(folder.path(), 1);
+    let text = std::fs::read_to_string(&file).unwrap().replace("top = 1", "top = 0");
+    std::fs::write(&file, &text).unwrap();
+    let (code, summary, messages) = run(&["search", &file]);
+    assert_eq!(code, 0, "{messages}");
+    assert!(!summary.contains("held out"), "{summary}");
+    // Two layers and two seeds, each of them long enough to be stopped in between.
+    let long = text.replace("top = 0", "top = 1").replace("steps = 4\nseeds", "steps = 60\nseeds");
+    std::fs::write(&file, &long).unwrap();
+    let mut store = normact_search::Store::open(folder.path().join("out/search.db").to_str().unwrap()).unwrap();
+    let mut trainings = || store.measurements("60 steps, width x 1.0, depth x 1.0").unwrap();
+    let mut stops = 0;
+    while trainings().len() < 4 {
+        let known = trainings().len();
+        let child = normact().args(["search", "rerank", &file]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        while trainings().len() == known {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let signal = if stops == 0 { "-TERM" } else { "-KILL" };
+        std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        let ended = child.wait_with_output().unwrap();
+        let messages = String::from_utf8_lossy(&ended.stderr);
+        assert!(stops > 0 || ended.status.success() && messages.contains("start it again to go on"), "{messages}");
+        stops += 1;
+    }
+    let done = trainings();
+    let (code, summary, messages) = run(&["search", "rerank", &file]);
+    assert_eq!(code, 0, "{messages}");
+    assert_eq!(summary.lines().filter(|line| line.starts_with("held out")).count(), 2, "{summary}");
+    assert_eq!(trainings(), done, "nothing was trained twice");
+    // One seed more: that alone is trained.
+    std::fs::write(&file, long.replace("seeds = [1, 2]", "seeds = [1, 2, 3]")).unwrap();
+    let (code, _, messages) = run(&["search", "rerank", &file]);
+    assert_eq!(code, 0, "{messages}");
+    let after = trainings();
+    assert_eq!(after.len(), 6);
+    assert!(done.iter().all(|one| after.contains(one)));
+}
+
+#[test]
 fn several_workers_find_what_there_is_to_find() {
     let folder = tempfile::tempdir().unwrap();
     let file = small(folder.path(), 3);
@@ -168,7 +211,7 @@ width = -1
         error: bad.toml:10:8: `data`: the folder of the data is not there
         error: bad.toml:13:9: `fresh`: a chance is from 0 to 1
         error: bad.toml:14:1: `winner` cannot be that: unknown variant `both`, expected `average` or `pareto`
-        error: bad.toml:17:11: `quality`: the test has more steps than the training
+        error: bad.toml:17:11: `quality`: the test has 5000 steps, more than the training with 2000
         error: bad.toml:17:27: `[rejection.quality]` has no key `acuracy`
           help: did you mean `accuracy`?
         error: bad.toml:19:10: `resnet` is no network
@@ -179,6 +222,12 @@ width = -1
     let (code, output, messages) = run(&["search", "nowhere.toml"]);
     assert_eq!((code, output.as_str()), (2, ""));
     assert!(messages.contains("nowhere.toml"), "{messages}");
+    let text = "[search]\nseeds = [18446744073709551615]\nlease_seconds = inf\nbudget = 99999999999999999999\n[task]\nsteps = 50\n";
+    expect![[r#"
+        error: bad.toml:3:17: `search.lease_seconds` is not a finite number
+        error: bad.toml:4:10: `search.budget` is an integer of more than 64 bits
+        error: bad.toml:6:9: `quality`: the test has 100 steps, more than the training with 50"#]]
+    .assert_eq(&Config::parse(text, "bad.toml").unwrap_err().to_string());
     let syntax = Config::parse("[search\n", "bad.toml").unwrap_err().to_string();
     assert!(syntax.starts_with("error: bad.toml:1:"), "{syntax}");
 }

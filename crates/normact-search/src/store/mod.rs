@@ -10,6 +10,7 @@
 //! that waits for it.
 
 mod database;
+mod measurements;
 mod postgresql;
 mod sqlite;
 
@@ -19,9 +20,10 @@ use std::time::{Duration, Instant};
 
 use crate::fitness::{Protocol, Reason, Verdict};
 use database::{Database, Row, Value};
+pub use measurements::Measurement;
 
 /// The scripts that bring a database from one version to the next.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("measurements.sql")];
 
 /// After so many workers have died over an evaluation, the layer is taken to be the reason.
 const MAX_ATTEMPTS: i64 = 5;

@@ -1,6 +1,7 @@
 //! `normact search`: evolve layers, compare with random search and fixed layers, and tell what came of it.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 
 use clap::{Subcommand, ValueEnum};
 use normact_emit::{Options, Target, emit};
@@ -9,7 +10,7 @@ use serde::Serialize;
 
 use super::{Outcome, note, print, print_json, stop_on_interrupt};
 use crate::device::{self, DeviceChoice};
-use crate::search::{self, Config, Reranked};
+use crate::search::{self, Config};
 use crate::{Failure, files};
 
 const EXAMPLES: &str = "\
@@ -124,7 +125,10 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         }
         (Some(Action::Rerank { config, device }), _) => {
             let (config, _) = Config::read(config)?;
-            rerank(&config, *device)?;
+            let stop = stop_on_interrupt("after this training")?;
+            if rerank(&config, *device, stop)? == End::Stopped {
+                return Ok(stopped());
+            }
             report(&config, None)
         }
         (None, None) => unreachable!("clap asks for the configuration"),
@@ -154,13 +158,17 @@ fn search(args: &Args, file: &std::path::Path) -> Result<Outcome, Failure> {
     ));
     let device_name = args.device.to_possible_value().map_or("cpu".to_owned(), |value| value.get_name().to_owned());
     if search::run(&config, file, &opened, &device_name, stop)? == End::Stopped {
-        note("stopped; start it again to go on");
-        return Ok(Outcome::Success);
+        return Ok(stopped());
     }
-    if config.rerank.top > 0 {
-        rerank(&config, args.device)?;
+    if config.rerank.top > 0 && rerank(&config, args.device, stop)? == End::Stopped {
+        return Ok(stopped());
     }
     report(&config, None)
+}
+
+fn stopped() -> Outcome {
+    note("stopped; start it again to go on");
+    Outcome::Success
 }
 
 /// What the database holds of a search.
@@ -170,7 +178,7 @@ fn candidates(config: &Config) -> Result<Vec<Candidate>, Failure> {
     store.candidates().map_err(|error| search::failure(&error))
 }
 
-fn rerank(config: &Config, choice: DeviceChoice) -> Result<(), Failure> {
+fn rerank(config: &Config, choice: DeviceChoice, stop: &AtomicBool) -> Result<End, Failure> {
     let opened = device::open(choice)?;
     let candidates = candidates(config)?;
     note(&format!(
@@ -179,14 +187,15 @@ fn rerank(config: &Config, choice: DeviceChoice) -> Result<(), Failure> {
         config.rerank.steps,
         config.rerank.seeds.len()
     ));
-    let named = |one: &Reranked| one.graph.clone();
-    let all = search::rerank(config, &candidates, &opened, &mut |one| {
-        note(&format!("  {}  {}", percent(&one.means()), named(one)));
+    let end = search::rerank(config, &candidates, &opened, stop, &mut |one| {
+        note(&format!("  {}  {}", percent(&one.means()), one.graph));
     })?;
-    for one in &all {
-        print(&format!("held out {}  {}\n", percent(&one.means()), named(one)))?;
+    if end == End::Complete {
+        for one in search::reranked(config, &candidates)? {
+            print(&format!("held out {}  {}\n", percent(&one.means()), one.graph))?;
+        }
     }
-    Ok(())
+    Ok(end)
 }
 
 /// A mean with its spread: `97.3 % ± 0.4`.

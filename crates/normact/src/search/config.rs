@@ -17,6 +17,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::anchors::{Anchor, Architecture};
+use crate::data::Dataset;
 use crate::fitness::{MeasureOn, Rejection, TaskConfig};
 use crate::{Failure, built_in, files};
 
@@ -200,9 +201,11 @@ impl Config {
         Err(Failure::rendered(message))
     }
 
-    /// What tells this search from others: everything that verdicts or the order of candidates depend on.
-    pub fn fingerprint(&self) -> String {
+    /// What tells this search from others: everything that verdicts or the order of candidates depend on. Of
+    /// the data it holds what they are, not where: that may differ from machine to machine.
+    pub fn fingerprint(&self, dataset: &Dataset) -> String {
         let search = SearchTable {
+            data: format!("{} {:016x}", dataset.name, dataset.fingerprint()),
             out: PathBuf::new(),
             database: String::new(),
             workers: 0,
@@ -380,9 +383,9 @@ impl Reader<'_> {
                 Some(Value::Object(values))
             }
             (other, _) => match json(other) {
-                Some(value) => Some(value),
-                None => {
-                    self.problem(value.span().start, format!("`{name}` has a value of an unknown kind"), None);
+                Ok(value) => Some(value),
+                Err(problem) => {
+                    self.problem(value.span().start, format!("`{name}` is {problem}"), None);
                     None
                 }
             },
@@ -423,7 +426,11 @@ impl Reader<'_> {
 
     /// What cannot be, although each key could.
     fn contradictions(&mut self, config: &Config, places: &BTreeMap<String, usize>) {
-        let at = |key: &str| places.get(key).copied().unwrap_or(0);
+        // The test of quality and the training are two tables: what the file says is at fault, not a default.
+        let at = |key: &str| {
+            let other = if key == "rejection.quality" { "task.steps" } else { key };
+            places.get(key).or_else(|| places.get(other)).copied().unwrap_or(0)
+        };
         let Config { search, space, evolution, rejection, task, rerank, .. } = config;
         let known = [Strategy::Evolution, Strategy::RandomTested, Strategy::Random].map(Strategy::name);
         for strategy in search.strategies.iter().filter(|strategy| !known.contains(&strategy.as_str())) {
@@ -436,6 +443,11 @@ impl Reader<'_> {
         }
         let share = |value: f64| (0.0..=1.0).contains(&value);
         let quality = rejection.quality;
+        let too_long = format!(
+            "the test has {} steps, more than the training with {}",
+            quality.map_or(0, |quality| quality.steps),
+            task.steps
+        );
         let checks = [
             (search.seeds.is_empty(), "search.seeds", "there is no seed"),
             (
@@ -469,11 +481,7 @@ impl Reader<'_> {
                 "rejection.quality",
                 "an accuracy is from 0 to 1",
             ),
-            (
-                quality.is_some_and(|quality| quality.steps > task.steps),
-                "rejection.quality",
-                "the test has more steps than the training",
-            ),
+            (quality.is_some_and(|quality| quality.steps > task.steps), "rejection.quality", &too_long),
             (
                 !search.data.is_empty() && search.data != "digits" && !Path::new(&search.data).is_dir(),
                 "search.data",
@@ -523,25 +531,33 @@ fn object(defaults: &impl Serialize) -> Map<String, Value> {
     }
 }
 
-fn json(value: &DeValue<'_>) -> Option<Value> {
-    Some(match value {
+/// A value as JSON, or what it is that cannot be.
+fn json(value: &DeValue<'_>) -> Result<Value, &'static str> {
+    Ok(match value {
         DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Boolean(value) => Value::Bool(*value),
         DeValue::Integer(integer) => {
-            let number = i64::from_str_radix(&integer.as_str().replace('_', ""), integer.radix()).ok()?;
-            Value::from(number)
+            let (digits, radix) = (integer.as_str().replace('_', ""), integer.radix());
+            match i64::from_str_radix(&digits, radix) {
+                Ok(number) => Value::from(number),
+                // Seeds may be larger than a signed number.
+                Err(_) => u64::from_str_radix(&digits, radix).map_err(|_| "an integer of more than 64 bits")?.into(),
+            }
         }
-        DeValue::Float(float) => serde_json::Number::from_f64(float.as_str().replace('_', "").parse().ok()?)?.into(),
+        DeValue::Float(float) => {
+            let number = float.as_str().replace('_', "").parse().map_err(|_| "no number")?;
+            serde_json::Number::from_f64(number).ok_or("not a finite number")?.into()
+        }
         DeValue::Array(values) => {
-            Value::Array(values.iter().map(|value| json(value.get_ref())).collect::<Option<Vec<_>>>()?)
+            Value::Array(values.iter().map(|value| json(value.get_ref())).collect::<Result<_, _>>()?)
         }
         DeValue::Table(table) => {
             let member = |(key, value): (&Spanned<_>, &Spanned<DeValue<'_>>)| {
                 let key: &std::borrow::Cow<'_, str> = key.get_ref();
-                Some((key.to_string(), json(value.get_ref())?))
+                Ok::<_, &str>((key.to_string(), json(value.get_ref())?))
             };
-            Value::Object(table.iter().map(member).collect::<Option<Map<_, _>>>()?)
+            Value::Object(table.iter().map(member).collect::<Result<_, _>>()?)
         }
-        DeValue::Datetime(_) => return None,
+        DeValue::Datetime(_) => return Err("a date, which no key takes"),
     })
 }

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub use config::{Config, EvolutionTable, RerankTable, SearchTable, SpaceTable, WinnerName};
 pub use judge::Judge;
-pub use rerank::{RERANKED_FILE, Reranked, best, layer_of, read as read_reranked, rerank};
+pub use rerank::{Reranked, best, layer_of, rerank, reranked};
 
 use normact_ir::Layer;
 use normact_search::{Candidate, End, Options, Reason, SearchError, Store, StoreError, Strategy, Verdict, work};
@@ -66,9 +66,10 @@ pub fn baselines(config: &Config) -> Result<Vec<(String, Layer)>, Failure> {
 /// # Errors
 /// The data or the options are not possible; the database cannot be used, or holds another search.
 pub fn begin(config: &Config, text: &str, device: &OpenDevice) -> Result<(), Failure> {
-    Judge::new(config, &judge::dataset(config)?, device)?;
+    let dataset = judge::dataset(config)?;
+    Judge::new(config, &dataset, device)?;
     let mut store = Store::open(&config.database()).map_err(|error| failure(&error))?;
-    store.begin_search(&config.fingerprint(), text, &config.runs()).map_err(|error| failure(&error))
+    store.begin_search(&config.fingerprint(&dataset), text, &config.runs()).map_err(|error| failure(&error))
 }
 
 /// Works on a search until it is complete, in this process; alone, or beside other workers.
@@ -185,13 +186,10 @@ fn watch(workers: &mut [Child], bars: &mut Bars, stop: &AtomicBool) -> Result<En
 /// The report of a search as a page.
 ///
 /// # Errors
-/// What ranking again wrote cannot be read.
+/// The database fails.
 pub fn page(config: &Config, candidates: &[Candidate]) -> Result<String, Failure> {
     let anchors: Vec<String> = config.anchors.iter().map(|(name, _)| name.clone()).collect();
-    let reranked: Vec<report::Reranked> = read_reranked(&config.search.out)?
-        .into_iter()
-        .map(|one| report::Reranked { graph: one.graph, scores: one.scores })
-        .collect();
+    let reranked = reranked(config, candidates)?;
     let (runs, space, fixed) = (config.runs(), config.space(), baselines(config)?);
     let title = config.search.out.file_name().map_or("search".to_owned(), |name| name.to_string_lossy().into_owned());
     Ok(report::html(&report::Subject {

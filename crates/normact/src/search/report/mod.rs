@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use normact_ir::Layer;
 use normact_search::{Candidate, Origin, Run, Space, Strategy, Verdict};
 
+use super::rerank::Reranked;
 use super::was_judged;
 use markup::escaped;
 
@@ -33,14 +34,6 @@ pub(crate) struct Subject<'a> {
     pub(crate) fixed: &'a [(String, Layer)],
     /// What was trained again.
     pub(crate) reranked: &'a [Reranked],
-}
-
-/// A layer that was trained again.
-pub(crate) struct Reranked {
-    /// The genotype, or the name of a baseline.
-    pub(crate) graph: String,
-    /// For each seed its accuracy in each network.
-    pub(crate) scores: Vec<Vec<f64>>,
 }
 
 /// The page.
