@@ -11,6 +11,7 @@ use normact_plan::graph::{Expr, Graph, Operands, Statistic, ValueId};
 use normact_plan::{Kind as Reduced, Pass, Plan, Reduction, Schedule, Sizes};
 
 use crate::native::{Instructions, Native};
+use crate::run::STREAMED;
 use crate::slots::Kind;
 use crate::vector::{Source, Step};
 
@@ -294,7 +295,7 @@ impl PassProgram {
 impl Program {
     /// Makes machine code for the passes.
     pub(crate) fn generate(&mut self, instructions: Instructions) {
-        let native = Native::of(self.passes.iter(), instructions);
+        let native = Native::of(self.passes.iter(), instructions, self.sizes.elements() >= STREAMED);
         self.passes.iter_mut().zip(native).for_each(|(pass, native)| pass.native = native);
     }
 }

@@ -13,7 +13,7 @@ use normact_plan::Sizes;
 use normact_plan::graph::Statistic;
 use rayon::prelude::*;
 
-use crate::native::{Frame, Native, Part, Stream};
+use crate::native::{ALIGNMENT, Frame, Native, Part, Stream};
 use crate::output::{Shared, View, finish_streams, prefetch, stream};
 use crate::program::{
     Accumulate, Array, Lane, Operand as Operands, PassProgram, Place, Program, ScalarStep, Scalars, Small, SmallValue,
@@ -40,7 +40,7 @@ const FEW_BLOCKS: usize = 8;
 const SHARED: usize = 1 << 16;
 
 /// Results of so many elements are written past the caches.
-const STREAMED: usize = 1 << 23;
+pub(crate) const STREAMED: usize = 1 << 23;
 
 /// How far ahead of the chunk memory is fetched.
 pub(crate) const AHEAD: usize = 2 * WIDTH;
@@ -484,9 +484,12 @@ impl Job<'_> {
                     self.scalars(Tier::Row, at, workspace);
                     let native = self.pass.native.as_ref();
                     let native = native.filter(|native| native.prepare(&workspace.scalars, &mut workspace.frame));
-                    for start in (lane..end).step_by(width) {
+                    let mut next = lane;
+                    while next < end {
+                        let start = next;
                         at[lane_axis] = start;
-                        let len = width.min(end - start);
+                        let len = self.length(at, native).min(width).min(end - start);
+                        next += len;
                         let is_done = match native {
                             Some(native) => self.native_chunk(native, at, region, len, sums, across, workspace),
                             None => false,
@@ -556,14 +559,30 @@ impl Job<'_> {
     /// [`WIDTH`].
     fn width(&self) -> usize {
         let (lane_axis, _) = self.program.lane.axes();
+        let native = self.pass.native.as_ref();
         let is_gathered = |reads: bool, view: View<'_>| reads && view.strides[lane_axis] != 1;
-        let needs_registers = self.pass.native.as_ref().is_none_or(Native::uses_registers)
+        let streams = self.pass.write.is_some() && self.program.sizes.elements() >= STREAMED;
+        let needs_registers = native.is_none_or(|native| native.uses_registers() || streams && !native.streams())
             || self.pass.accumulate.iter().any(|accumulate| accumulate.by_lane)
             || is_gathered(self.pass.reads[0], self.reads.x)
             || is_gathered(self.pass.reads[1], self.reads.dy)
-            || self.pass.write.is_some() && self.out.is_none_or(|out| out.strides[lane_axis] != 1)
-            || self.program.sizes.elements() >= STREAMED;
+            || self.pass.write.is_some() && self.out.is_none_or(|out| out.strides[lane_axis] != 1);
         if needs_registers { WIDTH } else { WIDE }
+    }
+
+    /// The most elements of a chunk that starts here: those in front of an address that native code can write
+    /// past the caches from are one by themselves.
+    #[inline(always)]
+    fn length(&self, at: [usize; 3], native: Option<&Native>) -> usize {
+        match self.out {
+            Some(out) if native.is_some_and(Native::streams) && out.strides[self.program.lane.axes().0] == 1 => {
+                match out.until_aligned(place(at, out.strides), ALIGNMENT) {
+                    0 => usize::MAX,
+                    head => head,
+                }
+            }
+            _ => usize::MAX,
+        }
     }
 
     /// The first element of a chunk in what is held.
@@ -578,7 +597,7 @@ impl Job<'_> {
     fn destination(&self, at: [usize; 3], len: usize) -> Destination<'_> {
         let (lane_axis, _) = self.program.lane.axes();
         let Some(out) = self.out.as_ref().filter(|_| self.pass.write.is_some()) else { return Destination::Nowhere };
-        let start = (0..3).map(|axis| at[axis] * out.strides[axis]).sum::<usize>();
+        let start = place(at, out.strides);
         if out.strides[lane_axis] != 1 && len != 1 {
             Destination::Scattered(out, start, out.strides[lane_axis])
         } else if self.program.sizes.elements() >= STREAMED {
@@ -606,7 +625,11 @@ impl Job<'_> {
         let Workspace { registers, held, scalars, x: x_scratch, dy: dy_scratch, out: scratch, frame, .. } = workspace;
         let x = if self.pass.reads[0] { read(self.reads.x, lane_axis, at, len, &mut x_scratch.0) } else { &[] };
         let dy = if self.pass.reads[1] { read(self.reads.dy, lane_axis, at, len, &mut dy_scratch.0) } else { &[] };
-        let mut destination = self.destination(at, len);
+        let (mut destination, streams) = match self.destination(at, len) {
+            // The code does so itself.
+            Destination::Streamed(result) if native.streams() => (Destination::InPlace(result), true),
+            destination => (destination, false),
+        };
         let result = destination.result(&mut scratch.0);
         let address = |stream: Stream| match stream {
             Stream::Input => x[..len].as_ptr().cast_mut(),
@@ -617,7 +640,7 @@ impl Job<'_> {
         };
         // SAFETY: each address is that of `len` elements; code writes to none of those of `x` and `dy`.
         #[allow(unsafe_code)]
-        let Some(mut parts) = (unsafe { native.run(frame, len, address) }) else {
+        let Some(mut parts) = (unsafe { native.run(frame, len, streams, address) }) else {
             return false;
         };
         for accumulate in &self.pass.accumulate {
@@ -698,6 +721,12 @@ impl Job<'_> {
     }
 }
 
+/// The index of an element.
+#[inline(always)]
+fn place(at: [usize; 3], strides: [usize; 3]) -> usize {
+    (0..3).map(|axis| at[axis] * strides[axis]).sum()
+}
+
 /// Where the result of a chunk goes.
 enum Destination<'a> {
     /// The pass has none, or nobody wants it.
@@ -737,7 +766,7 @@ impl Destination<'_> {
 /// A chunk of a tensor: in place where it is contiguous, else gathered.
 #[inline(always)]
 fn read<'a>(view: View<'a>, lane_axis: usize, at: [usize; 3], len: usize, scratch: &'a mut [f32]) -> &'a [f32] {
-    let start: usize = (0..3).map(|axis| at[axis] * view.strides[axis]).sum();
+    let start = place(at, view.strides);
     let stride = view.strides[lane_axis];
     if stride == 1 || len == 1 {
         return &view.data[start..start + len];
@@ -753,7 +782,7 @@ fn read<'a>(view: View<'a>, lane_axis: usize, at: [usize; 3], len: usize, scratc
 fn read_ahead<'a>(view: View<'a>, lane_axis: usize, at: [usize; 3], len: usize, scratch: &'a mut [f32]) -> &'a [f32] {
     if view.strides[lane_axis] == 1 || len == 1 {
         // The hardware stops at every page, and there is work enough to hide the way to memory.
-        let start: usize = (0..3).map(|axis| at[axis] * view.strides[axis]).sum();
+        let start = place(at, view.strides);
         let (from, to) = (start + AHEAD, start + AHEAD + len);
         prefetch(&view.data[from.min(view.data.len())..to.min(view.data.len())]);
     }

@@ -190,6 +190,52 @@ fn every_pass_of_the_built_in_layers_has_native_code() {
     println!("{passes} passes, {bytes} bytes");
 }
 
+#[test]
+fn results_do_not_depend_on_the_number_of_cores() {
+    let shapes: [&[usize]; 2] = [&[16, 12, 1031], &[1, 2, 200_000]];
+    for name in ["evonorm_s0", "evonorm_b0", "affine"] {
+        for dims in shapes {
+            let layer = built_in(name);
+            let case = Case::draw(&layer, &Shape::new(dims).unwrap(), 7);
+            let found = |threads: usize| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be made");
+                pool.install(|| case.found(&layer, Mode::Training, MEMORIES[0], Instructions::detect()))
+            };
+            let bits = |threads| found(threads).into_iter().flatten().map(f64::to_bits).collect::<Vec<_>>();
+            assert!(bits(1) == bits(3), "{name} {dims:?}");
+        }
+    }
+}
+
+/// A result so large that it is written past the caches, with rows that start at all kinds of addresses.
+#[test]
+fn native_code_writes_large_results_as_the_interpreter_does() {
+    // The backward pass of the second sums up while it writes.
+    ["gn_silu", "affine"].map(built_in).iter().for_each(large_results_agree);
+}
+
+fn large_results_agree(layer: &Dag) {
+    let sizes = Sizes { samples: 3, channels: 8, positions: 349_531 };
+    let strides = [sizes.channels * sizes.positions, sizes.positions, 1];
+    let x: Vec<f32> = (0..sizes.elements()).map(|i| (i as f32 * 0.37).sin() + 0.1).collect();
+    let params: [&[f32]; 2] = [&[1.5; 8], &[0.5; 8]];
+    let view = View { data: &x, strides };
+    let run = |instructions: Option<Instructions>| -> [Vec<f32>; 2] {
+        let compiled = Compiled::with_instructions(layer, Mode::Training, sizes, Lane::Positions, instructions);
+        let (mut y, mut dx) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
+        let kept = compiled.forward(view, &params, &[], Some(ViewMut { data: &mut y, strides })).kept;
+        compiled.backward(view, &params, &[], &kept, view, Some(ViewMut { data: &mut dx, strides }));
+        [y, dx]
+    };
+    let expected = run(None);
+    for instructions in instructions() {
+        for (found, expected) in run(Some(instructions)).iter().zip(&expected) {
+            let near = |(found, expected): (&f32, &f32)| (found - expected).abs() <= 1e-5;
+            assert!(found.iter().zip(expected).all(near), "{instructions:?}");
+        }
+    }
+}
+
 /// Indices beyond 2^31 bytes, and 2^29 elements.
 #[test]
 #[ignore = "needs 7 GiB of memory: part of `./test --long`"]

@@ -27,6 +27,14 @@ const FEWEST: usize = 5;
 /// So many additions to one f32 are followed by one in f64.
 const ADDITIONS: usize = 8;
 
+/// How the output is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Writes {
+    Plain,
+    /// From an address on that is a multiple of the size of a vector.
+    PastCaches,
+}
+
 /// A function and where it expects what, in numbers from the start of the frame.
 #[derive(Debug, Clone)]
 pub(super) struct Function {
@@ -48,7 +56,7 @@ impl Function {
     }
 
     /// `None` if the pass has more sums than registers.
-    pub(super) fn of(operations: &Operations, instructions: Instructions) -> Option<Self> {
+    pub(super) fn of(operations: &Operations, instructions: Instructions, writes: Writes) -> Option<Self> {
         let lanes = instructions.lanes();
         let order = Order::of(operations);
         let sums = operations.sums;
@@ -87,6 +95,7 @@ impl Function {
                 constant: &constant,
                 assembler,
                 group,
+                writes: if is_rest { Writes::Plain } else { writes },
                 is_rest,
                 numbers_at,
                 spills_at,
@@ -228,6 +237,7 @@ struct Body<'a> {
     constant: &'a HashMap<Value, Vector>,
     assembler: &'a mut Assembler,
     group: usize,
+    writes: Writes,
     is_rest: bool,
     numbers_at: usize,
     spills_at: usize,
@@ -248,8 +258,13 @@ impl Body<'_> {
                     sink.operands().into_iter().map(|a| self.operand(position, a, lane, &mut taken)).collect();
                 match sink {
                     Sink::Store(stream, value) => {
-                        self.assembler.store(stream, lane, registers[0], self.is_rest);
-                        self.fetch_ahead(stream, lane);
+                        let is_output = self.operations.streams[stream] == Stream::Output;
+                        if is_output && self.writes == Writes::PastCaches {
+                            self.assembler.store_past_caches(stream, lane, registers[0]);
+                        } else {
+                            self.assembler.store(stream, lane, registers[0], self.is_rest);
+                            self.fetch_ahead(stream, lane);
+                        }
                         if !is_number(self.operations, value) {
                             self.place((value, lane)).memory = Some(Memory::Stream(stream));
                         }

@@ -305,6 +305,14 @@ impl Assembler {
         self.emit(store);
     }
 
+    /// Stores a whole vector past the caches; it starts at a multiple of its size.
+    pub(super) fn store_past_caches(&mut self, stream: usize, lane: usize, from: Vector) {
+        let into = self.stream(stream, lane);
+        let codes = [Code::EVEX_Vmovntps_m512_zmm, Code::VEX_Vmovntps_m256_ymm];
+        let from = self.register(from);
+        self.emit(valid(Instruction::with2(self.code(codes), into, from)));
+    }
+
     /// A vector of the frame, by its place in it, counted in numbers.
     pub(super) fn load_frame(&mut self, into: Vector, place: usize) {
         let codes = [Code::EVEX_Vmovups_zmm_k1z_zmmm512, Code::VEX_Vmovups_ymm_ymmm256];

@@ -35,9 +35,13 @@ pub(crate) use operations::Stream;
 
 use crate::program::PassProgram;
 use crate::slots::Kind;
+use code::Writes;
 use memory::Executable;
 use operations::Operations;
 use visit::{Visit, VisitFrame};
+
+/// The bytes that an address is a multiple of where code writes past the caches.
+pub(crate) const ALIGNMENT: usize = 64;
 
 /// The code of one pass.
 #[derive(Debug, Clone)]
@@ -45,6 +49,8 @@ pub(crate) struct Native {
     memory: Arc<Executable>,
     /// The steps, and sums.
     steps: Visit,
+    /// The same, writing past the caches.
+    streaming: Option<Visit>,
     /// For moments, the deviations from the means that the sums give.
     deviations: Option<Visit>,
     /// The kinds of the accumulations that it sums up.
@@ -55,6 +61,7 @@ pub(crate) struct Native {
 #[derive(Debug, Default)]
 pub(crate) struct Frame {
     steps: VisitFrame,
+    streaming: VisitFrame,
     deviations: VisitFrame,
     means: Vec<f64>,
 }
@@ -69,35 +76,51 @@ pub(crate) enum Part {
 }
 
 impl Native {
-    /// The code of those passes that have one.
+    /// The code of those passes that have one; if `streams`, they can write past the caches.
     pub(crate) fn of<'a>(
         passes: impl Iterator<Item = &'a PassProgram>,
         instructions: Instructions,
+        streams: bool,
     ) -> Vec<Option<Native>> {
         let mut code = vec![];
         let mut generate = |pass: &PassProgram| {
             if !pass.has_elements() {
                 return None;
             }
-            let steps = Visit::new(Operations::of(pass)?, instructions, &mut code)?;
-            let sums = pass.accumulate.iter().filter(|accumulate| !accumulate.by_lane);
-            let kinds: Vec<Kind> = sums.map(|accumulate| accumulate.kind).collect();
-            let deviations = if kinds.contains(&Kind::Moments) {
-                Some(Visit::new(Operations::deviations(pass), instructions, &mut code)?)
+            let operations = Operations::of(pass)?;
+            let steps = Visit::new(&operations, instructions, Writes::Plain, &mut code)?;
+            // Where chunks begin depends on the address of the output then, which sums must not.
+            let streaming = if streams && pass.write.is_some() && pass.accumulate.is_empty() {
+                Some(Visit::new(&operations, instructions, Writes::PastCaches, &mut code)?)
             } else {
                 None
             };
-            Some((steps, deviations, kinds))
+            let sums = pass.accumulate.iter().filter(|accumulate| !accumulate.by_lane);
+            let kinds: Vec<Kind> = sums.map(|accumulate| accumulate.kind).collect();
+            let deviations = if kinds.contains(&Kind::Moments) {
+                Some(Visit::new(&Operations::deviations(pass), instructions, Writes::Plain, &mut code)?)
+            } else {
+                None
+            };
+            Some((steps, streaming, deviations, kinds))
         };
         let generated: Vec<_> = passes.map(&mut generate).collect();
         let memory = Executable::new(&code).map(Arc::new);
-        let native = |(steps, deviations, kinds)| Some(Native { memory: memory.clone()?, steps, deviations, kinds });
+        let native = |(steps, streaming, deviations, kinds)| {
+            Some(Native { memory: memory.clone()?, steps, streaming, deviations, kinds })
+        };
         generated.into_iter().map(|visits| visits.and_then(native)).collect()
     }
 
     /// How many bytes its code has.
     pub(crate) fn size(&self) -> usize {
-        self.steps.size() + self.deviations.as_ref().map_or(0, Visit::size)
+        let others = [&self.streaming, &self.deviations].into_iter().flatten();
+        self.steps.size() + others.map(Visit::size).sum::<usize>()
+    }
+
+    /// Whether it writes past the caches, from multiples of [`ALIGNMENT`] on.
+    pub(crate) fn streams(&self) -> bool {
+        self.streaming.is_some()
     }
 
     /// Whether it reads or writes registers of the interpreter, which limit the length of a chunk.
@@ -108,6 +131,9 @@ impl Native {
     /// Prepares what stays the same for a pass.
     pub(crate) fn begin(&self, frame: &mut Frame) {
         self.steps.begin(&mut frame.steps);
+        if let Some(visit) = &self.streaming {
+            visit.begin(&mut frame.streaming);
+        }
         if let Some(visit) = &self.deviations {
             visit.begin(&mut frame.deviations);
         }
@@ -116,12 +142,13 @@ impl Native {
     /// Prepares the scalars; false where one needs more than an f32.
     #[inline(always)]
     pub(crate) fn prepare(&self, scalars: &[f64], frame: &mut Frame) -> bool {
-        self.steps.prepare(scalars, &mut frame.steps)
+        let streams = self.streaming.as_ref().is_none_or(|visit| visit.prepare(scalars, &mut frame.streaming));
+        streams && self.steps.prepare(scalars, &mut frame.steps)
     }
 
     /// Runs the pass for a chunk of `len` elements, whose part of each stream starts at `address`: gives
     /// what it adds to each accumulator that has not one slot for each lane, in their order; `None` where a
-    /// sum overflows f32.
+    /// sum overflows f32. The output is written past the caches if it `streams` and its address allows it.
     ///
     /// # Safety
     /// `len` elements can be read at the address of each stream, and written where a step or the pass
@@ -132,11 +159,16 @@ impl Native {
         &'a self,
         frame: &'a mut Frame,
         len: usize,
+        streams: bool,
         mut address: impl FnMut(Stream) -> *mut f32,
     ) -> Option<impl Iterator<Item = Part> + 'a> {
-        let Frame { steps, deviations, means } = frame;
-        // SAFETY: by the conditions above.
-        let sums = unsafe { self.steps.run(&self.memory, steps, len, &mut address) }?;
+        let Frame { steps, streaming, deviations, means } = frame;
+        let (visit, frame) = match &self.streaming {
+            Some(visit) if streams && address(Stream::Output).addr().is_multiple_of(ALIGNMENT) => (visit, streaming),
+            _ => (&self.steps, steps),
+        };
+        // SAFETY: by the conditions above; the address is a multiple of what is written past the caches.
+        let sums = unsafe { visit.run(&self.memory, frame, len, &mut address) }?;
         let count = len as f64;
         means.clear();
         let mut squares: &[f64] = &[];

@@ -26,7 +26,7 @@ fn pass(step: Step) -> PassProgram {
 }
 
 fn native(pass: &PassProgram, instructions: Instructions) -> Native {
-    Native::of([pass].into_iter(), instructions).remove(0).expect("one step has native code")
+    Native::of([pass].into_iter(), instructions, false).remove(0).expect("one step has native code")
 }
 
 struct Run {
@@ -50,7 +50,7 @@ fn run(native: &Native, x: &[f32], dy: &[f32], scalar: f64) -> Option<Run> {
     };
     // SAFETY: all have the same length.
     #[allow(unsafe_code)]
-    let parts = unsafe { native.run(&mut frame, x.len(), address) }.map(Iterator::collect);
+    let parts = unsafe { native.run(&mut frame, x.len(), false, address) }.map(Iterator::collect);
     Some(Run { out, parts })
 }
 

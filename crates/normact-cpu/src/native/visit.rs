@@ -3,7 +3,7 @@
 //! It finds everything else in its frame: first numbers that count up, which make masks, then its partial
 //! sums, the scalars and constants, and values that have no register.
 
-use super::code::Function;
+use super::code::{Function, Writes};
 use super::instructions::Instructions;
 use super::memory::{Executable, append};
 use super::operations::{Form, Number, Operations, Stream};
@@ -33,8 +33,13 @@ pub(super) struct VisitFrame {
 
 impl Visit {
     /// Appends its code; `None` if it cannot be generated.
-    pub(super) fn new(operations: Operations, instructions: Instructions, code: &mut Vec<u8>) -> Option<Self> {
-        let function = Function::of(&operations, instructions)?;
+    pub(super) fn new(
+        operations: &Operations,
+        instructions: Instructions,
+        writes: Writes,
+        code: &mut Vec<u8>,
+    ) -> Option<Self> {
+        let function = Function::of(operations, instructions, writes)?;
         let (mut constants, mut scalars) = (vec![], vec![]);
         for (index, &number) in operations.numbers.iter().enumerate() {
             let place = function.numbers + index;
@@ -48,7 +53,7 @@ impl Visit {
             function,
             instructions,
             start,
-            streams: operations.streams,
+            streams: operations.streams.clone(),
             sums: operations.sums,
             constants,
             scalars,
