@@ -3,6 +3,7 @@
 use normact_ir::{Axes, Buffers, Dag, Extent, Mode};
 use normact_plan::{Plan, Sizes};
 
+use crate::native::Instructions;
 use crate::output::{Shared, View, ViewMut};
 use crate::program::{Lane, Program};
 use crate::run::{Reads, run};
@@ -41,6 +42,18 @@ pub struct Backward {
 impl Compiled {
     /// Plans and compiles a layer. The layer must fit the sizes.
     pub fn new(dag: &Dag, mode: Mode, sizes: Sizes, lane: Lane) -> Self {
+        Self::with_instructions(dag, mode, sizes, lane, Instructions::detect())
+    }
+
+    /// With machine code of these instructions, which the processor must have, or none: for tests.
+    #[doc(hidden)]
+    pub fn with_instructions(
+        dag: &Dag,
+        mode: Mode,
+        sizes: Sizes,
+        lane: Lane,
+        instructions: Option<Instructions>,
+    ) -> Self {
         let plan = Plan::new(dag, mode, sizes);
         let axes = |extent: Extent| match extent {
             Extent::PerChannel => Axes::CHANNEL,
@@ -52,9 +65,22 @@ impl Compiled {
         let (joint, kept) = (&plan.joint, &plan.kept);
         let updates: Vec<_> = joint.updates.iter().copied().zip(running.iter().copied()).collect();
         let gradients: Vec<_> = joint.param_gradients.iter().copied().zip(params.iter().copied()).collect();
-        let forward = Program::new(&plan, &plan.forward, kept, &updates, extents, lane, sizes);
-        let backward = Program::new(&plan, &plan.backward, &[], &gradients, extents, lane, sizes);
+        let mut forward = Program::new(&plan, &plan.forward, kept, &updates, extents, lane, sizes);
+        let mut backward = Program::new(&plan, &plan.backward, &[], &gradients, extents, lane, sizes);
+        if let Some(instructions) = instructions {
+            assert!(instructions.is_available(), "the processor does not have {instructions:?}");
+            forward.generate(instructions);
+            backward.generate(instructions);
+        }
         Self { sizes, forward, backward, plan }
+    }
+
+    /// For each pass that does something for every element, the bytes of its machine code, if it has
+    /// one: for tests.
+    #[doc(hidden)]
+    pub fn native_sizes(&self) -> Vec<Option<usize>> {
+        let passes = self.forward.passes.iter().chain(&self.backward.passes);
+        passes.filter(|pass| pass.has_elements()).map(|pass| Some(pass.native.as_ref()?.size())).collect()
     }
 
     /// The plan it runs.

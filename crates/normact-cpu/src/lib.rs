@@ -7,7 +7,8 @@
 //! * `program` turns a schedule into steps on chunks of some hundred elements and arithmetic on
 //!   scalars;
 //! * `run` walks over blocks that fit the cache, on all cores;
-//! * `vector` are the loops of the steps, `math` the elementary functions in them;
+//! * `native` makes machine code of the steps of a pass, where the processor has the instructions;
+//! * `vector` are the loops that interpret them elsewhere, `math` the elementary functions in them;
 //! * `slots` are parameters and statistics, `output` the result that several threads write.
 //!
 //! Statistics are accumulated in f64, over chunks that are reduced in f32: variances from the
@@ -15,6 +16,7 @@
 
 mod compiled;
 mod math;
+mod native;
 mod output;
 mod program;
 mod run;
@@ -22,6 +24,8 @@ mod slots;
 mod vector;
 
 pub use compiled::{Backward, Compiled, Forward};
+#[doc(hidden)]
+pub use native::Instructions;
 pub use output::{View, ViewMut};
 pub use program::Lane;
 pub use run::copy;

@@ -31,13 +31,54 @@
 //! | `erf`       | 2.291      | 2.969          | 3.0          | 0.35        | 0.57     | 1.76     |
 
 /// 1.5·2²³: adding it to |v| < 2²² rounds v to an integer, which then sits in the low bits of the sum.
-const ROUND: f32 = 12_582_912.0;
+pub(crate) const ROUND: f32 = 12_582_912.0;
 
 /// ln 2 to sixteen bits, so that its product with an integer of up to eight bits is exact.
-const LN_2_HIGH: f32 = 0.693_145_75;
+pub(crate) const LN_2_HIGH: f32 = 0.693_145_75;
 
 /// ln 2 minus [`LN_2_HIGH`].
-const LN_2_LOW: f32 = 1.428_606_8e-6;
+pub(crate) const LN_2_LOW: f32 = 1.428_606_8e-6;
+
+/// e^r for |r| ≤ ln 2 / 2.
+pub(crate) const EXP: [f32; 7] = [1.0, 1.0, 0.499_999_94, 0.166_665_21, 0.041_668_274, 0.008_368_683, 0.001_382_005_2];
+
+/// (ln(1 + f) − f + f²/2) / f³ for √½ ≤ 1 + f < √2.
+pub(crate) const LN: [f32; 8] =
+    [0.333_333_3, -0.250_008_2, 0.200_012_42, -0.166_234_1, 0.142_015_86, -0.131_595_98, 0.127_621_43, -0.076_363_62];
+
+/// e^−r, as [`EXP`].
+pub(crate) const SIGMOID: [f32; 7] =
+    [1.0, -1.0, 0.499_999_94, -0.166_665_21, 0.041_668_274, -0.008_368_683, 0.001_382_005_2];
+
+/// (e^r − 1 − r) / r², as [`EXP`].
+pub(crate) const TANH: [f32; 5] = [0.499_999_97, 0.166_665_46, 0.041_667_435, 0.008_366_272, 0.001_387_069_2];
+
+/// erf(a) / a − 1, of a² for a < 1.5.
+pub(crate) const ERF_NEAR: [f32; 8] = [
+    0.128_379_15,
+    -0.376_125_48,
+    0.112_829_63,
+    -0.026_836_928,
+    0.005_172_443_6,
+    -0.000_804_320_85,
+    9.194_286e-5,
+    -5.650_273_6e-6,
+];
+
+/// 1 − erf(a), of a − 2.6875 for 1.5 ≤ a ≤ 3.925.
+pub(crate) const ERF_FAR: [f32; 11] = [
+    0.000_144_258_27,
+    -0.000_823_445_8,
+    0.002_214_791_3,
+    -0.003_692_930_3,
+    0.004_210_473_5,
+    -0.003_421_697,
+    0.001_980_865,
+    -0.000_700_556_1,
+    -2.805_419_9e-6,
+    0.000_133_578_81,
+    -4.236_559e-5,
+];
 
 /// a·b + c, fused when `FMA` holds.
 #[inline(always)]
@@ -83,8 +124,7 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
     let biased = madd::<FMA>(x, std::f32::consts::LOG2_E, ROUND + 254.0);
     let k = biased - (ROUND + 254.0);
     let r = madd::<FMA>(k, -LN_2_LOW, madd::<FMA>(k, -LN_2_HIGH, x));
-    let p =
-        polynomial::<FMA, 7>(r, [1.0, 1.0, 0.499_999_94, 0.166_665_21, 0.041_668_274, 0.008_368_683, 0.001_382_005_2]);
+    let p = polynomial::<FMA, 7>(r, EXP);
     // 2^k may lie outside the normal range, so it is applied as 2^h·2^(k − h) with h = ⌊k / 2⌋. The low nine bits of
     // the rounding constant and of its half are 0, so the shifts by 23 leave nothing but the biased exponents. The
     // first product is exact, so a subnormal result is rounded once.
@@ -117,19 +157,7 @@ pub(crate) fn ln<const FMA: bool>(x: f32) -> f32 {
     // ln(1 + f) = f − f²/2 + f³·q(f), the small terms first.
     let f = m - 1.0;
     let square = f * f;
-    let q = polynomial::<FMA, 8>(
-        f,
-        [
-            0.333_333_3,
-            -0.250_008_2,
-            0.200_012_42,
-            -0.166_234_1,
-            0.142_015_86,
-            -0.131_595_98,
-            0.127_621_43,
-            -0.076_363_62,
-        ],
-    );
+    let q = polynomial::<FMA, 8>(f, LN);
     let tail = madd::<FMA>(square, madd::<FMA>(f, q, -0.5), e * LN_2_LOW);
     madd::<FMA>(e, LN_2_HIGH, f + tail)
 }
@@ -147,10 +175,7 @@ pub(crate) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
     let k = biased - (ROUND + 127.0);
     // This is −r, so that x need not be negated; the odd coefficients change sign instead.
     let r = madd::<FMA>(k, LN_2_LOW, madd::<FMA>(k, LN_2_HIGH, x));
-    let p = polynomial::<FMA, 7>(
-        r,
-        [1.0, -1.0, 0.499_999_94, -0.166_665_21, 0.041_668_274, -0.008_368_683, 0.001_382_005_2],
-    );
+    let p = polynomial::<FMA, 7>(r, SIGMOID);
     1.0 / madd::<FMA>(p, f32::from_bits(biased.to_bits() << 23), 1.0)
 }
 
@@ -166,7 +191,7 @@ pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
     let k = biased - (ROUND + 127.0);
     // One step of reduction suffices: where k is large, the result hardly depends on r.
     let r = madd::<FMA>(k, -std::f32::consts::LN_2, y);
-    let q = polynomial::<FMA, 5>(r, [0.499_999_97, 0.166_665_46, 0.041_667_435, 0.008_366_272, 0.001_387_069_2]);
+    let q = polynomial::<FMA, 5>(r, TANH);
     let growth = madd::<FMA>(r * r, q, r);
     let scale = f32::from_bits(biased.to_bits() << 23);
     let t = madd::<FMA>(scale, growth, scale - 1.0);
@@ -180,35 +205,8 @@ pub(crate) fn tanh<const FMA: bool>(x: f32) -> f32 {
 pub(crate) fn erf<const FMA: bool>(x: f32) -> f32 {
     // Near 0, erf(a) = a + a·p(a²); from 1.5 on, erf(a) = 1 − q(a − 2.6875) with the centre of that interval.
     let a = at_most(x.abs(), 3.925);
-    let p = polynomial::<FMA, 8>(
-        a * a,
-        [
-            0.128_379_15,
-            -0.376_125_48,
-            0.112_829_63,
-            -0.026_836_928,
-            0.005_172_443_6,
-            -0.000_804_320_85,
-            9.194_286e-5,
-            -5.650_273_6e-6,
-        ],
-    );
-    let q = polynomial::<FMA, 11>(
-        a - 2.6875,
-        [
-            0.000_144_258_27,
-            -0.000_823_445_8,
-            0.002_214_791_3,
-            -0.003_692_930_3,
-            0.004_210_473_5,
-            -0.003_421_697,
-            0.001_980_865,
-            -0.000_700_556_1,
-            -2.805_419_9e-6,
-            0.000_133_578_81,
-            -4.236_559e-5,
-        ],
-    );
+    let p = polynomial::<FMA, 8>(a * a, ERF_NEAR);
+    let q = polynomial::<FMA, 11>(a - 2.6875, ERF_FAR);
     let magnitude = if a < 1.5 { madd::<FMA>(a, p, a) } else { 1.0 - q };
     magnitude.copysign(x)
 }

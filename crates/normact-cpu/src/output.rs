@@ -53,6 +53,12 @@ impl<'a> Shared<'a> {
         Self { start: view.data.as_mut_ptr(), len: view.data.len(), strides: view.strides, lifetime: PhantomData }
     }
 
+    /// How many elements after `offset` an address is a multiple of so many bytes for the first time.
+    #[inline(always)]
+    pub(crate) fn until_aligned(&self, offset: usize, bytes: usize) -> usize {
+        self.start.wrapping_add(offset).align_offset(bytes)
+    }
+
     /// `len` neighbouring elements from `offset` on.
     #[allow(unsafe_code, clippy::mut_from_ref)]
     #[inline(always)]

@@ -10,6 +10,8 @@ use normact_ir::{Axes, Channels, Prim};
 use normact_plan::graph::{Expr, Graph, Operands, Statistic, ValueId};
 use normact_plan::{Kind as Reduced, Pass, Plan, Reduction, Schedule, Sizes};
 
+use crate::native::{Instructions, Native};
+use crate::run::STREAMED;
 use crate::slots::Kind;
 use crate::vector::{Source, Step};
 
@@ -92,7 +94,7 @@ pub(crate) struct Scalars {
 }
 
 /// What a pass does with a chunk.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct PassProgram {
     pub(crate) scalars: Scalars,
     /// The numbers of the scalars of each tier, in order.
@@ -110,6 +112,8 @@ pub(crate) struct PassProgram {
     pub(crate) last_step_writes: bool,
     pub(crate) reads: [bool; 2],
     pub(crate) small: Vec<Small>,
+    /// The machine code of the steps, where there is one.
+    pub(crate) native: Option<Native>,
 }
 
 /// Where a step puts its result.
@@ -281,6 +285,21 @@ impl Program {
     }
 }
 
+impl PassProgram {
+    /// Whether there is something to do for every element.
+    pub(crate) fn has_elements(&self) -> bool {
+        !self.accumulate.is_empty() || self.write.is_some()
+    }
+}
+
+impl Program {
+    /// Makes machine code for the passes.
+    pub(crate) fn generate(&mut self, instructions: Instructions) {
+        let native = Native::of(self.passes.iter(), instructions, self.sizes.elements() >= STREAMED);
+        self.passes.iter_mut().zip(native).for_each(|(pass, native)| pass.native = native);
+    }
+}
+
 impl Compiler<'_> {
     /// The reductions of blocks that are read after the last block.
     fn exported(&self, schedule: &Schedule, broadcast: Option<ValueId>) -> impl Iterator<Item = ValueId> {
@@ -417,8 +436,13 @@ impl Compiler<'_> {
             }
         }
 
-        let mut code =
-            Code { compiler: self, program: empty(), registers: vec![None; graph.len()], held, last_use: vec![] };
+        let mut code = Code {
+            compiler: self,
+            program: PassProgram::default(),
+            registers: vec![None; graph.len()],
+            held,
+            last_use: vec![],
+        };
         code.last_use = last_uses(graph, pass, &fused, &roots);
         for (position, &id) in pass.values.iter().enumerate() {
             if !is_vector(id) || fused[id.index()] {
@@ -483,22 +507,6 @@ impl Compiler<'_> {
 
     fn by_lane(&self, to: Axes) -> bool {
         self.lane.varies(to)
-    }
-}
-
-fn empty() -> PassProgram {
-    PassProgram {
-        scalars: Scalars::default(),
-        scalar_tiers: Default::default(),
-        shared: Default::default(),
-        steps: vec![],
-        loads: vec![],
-        registers: 0,
-        accumulate: vec![],
-        write: None,
-        last_step_writes: false,
-        reads: [false; 2],
-        small: vec![],
     }
 }
 

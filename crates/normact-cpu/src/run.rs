@@ -13,6 +13,7 @@ use normact_plan::Sizes;
 use normact_plan::graph::Statistic;
 use rayon::prelude::*;
 
+use crate::native::{ALIGNMENT, Frame, Native, Part, Stream};
 use crate::output::{Shared, View, finish_streams, prefetch, stream};
 use crate::program::{
     Accumulate, Array, Lane, Operand as Operands, PassProgram, Place, Program, ScalarStep, Scalars, Small, SmallValue,
@@ -39,10 +40,13 @@ const FEW_BLOCKS: usize = 8;
 const SHARED: usize = 1 << 16;
 
 /// Results of so many elements are written past the caches.
-const STREAMED: usize = 1 << 23;
+pub(crate) const STREAMED: usize = 1 << 23;
 
 /// How far ahead of the chunk memory is fetched.
-const AHEAD: usize = 2 * WIDTH;
+pub(crate) const AHEAD: usize = 2 * WIDTH;
+
+/// Elements of a chunk of native code, as few as keep the memory of a pass in the first-level cache.
+const WIDE: usize = 4 * WIDTH;
 
 /// How many pieces a pass is shared out in.
 const PIECES: usize = 16;
@@ -384,6 +388,7 @@ struct Workspace {
     x: Box<Register>,
     dy: Box<Register>,
     out: Box<Register>,
+    frame: Frame,
 }
 
 /// One pass over one region.
@@ -398,7 +403,7 @@ struct Job<'a> {
 impl Job<'_> {
     /// Runs the pass with the widest vector instructions of this processor.
     fn run(&self, region: Region, sums: &mut [Accumulator], across: &mut [Accumulator], workspace: &mut Workspace) {
-        if self.pass.accumulate.is_empty() && self.pass.write.is_none() {
+        if !self.pass.has_elements() {
             return;
         }
         workspace.registers.resize_with(workspace.registers.len().max(self.pass.registers), Box::default);
@@ -409,8 +414,13 @@ impl Job<'_> {
             held.resize(held.len().max(elements), 0.0);
         }
         workspace.scalars.resize(self.pass.scalars.steps.len(), 0.0);
+        if let Some(native) = &self.pass.native {
+            native.begin(&mut workspace.frame);
+        }
         #[cfg(target_arch = "x86_64")]
         {
+            use crate::native::Instructions;
+
             #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512bw,avx2,fma")]
             fn avx512(
                 job: &Job<'_>,
@@ -431,20 +441,14 @@ impl Job<'_> {
             ) {
                 job.walk::<true>(region, sums, across, w);
             }
-            let has_avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            let has_avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512bw");
-            if has_avx2 && has_avx512 {
+            match Instructions::detect() {
                 // SAFETY: the processor has the instructions.
                 #[allow(unsafe_code)]
-                return unsafe { avx512(self, region, sums, across, workspace) };
-            }
-            if has_avx2 {
+                Some(Instructions::Avx512) => return unsafe { avx512(self, region, sums, across, workspace) },
                 // SAFETY: the processor has the instructions.
                 #[allow(unsafe_code)]
-                return unsafe { avx2(self, region, sums, across, workspace) };
+                Some(Instructions::Avx2) => return unsafe { avx2(self, region, sums, across, workspace) },
+                None => {}
             }
         }
         // Every 64-bit ARM processor has fused multiply-add.
@@ -460,6 +464,7 @@ impl Job<'_> {
         workspace: &mut Workspace,
     ) {
         let (lane_axis, row_axis) = self.program.lane.axes();
+        let width = self.width();
         let hoisted = self.pass.shared.iter().any(|steps| !steps.is_empty());
         // With vectors that rows share, rows are visited for each run of lanes; else in memory order.
         let stride = if hoisted { WIDTH } else { region.len(lane_axis) };
@@ -477,9 +482,26 @@ impl Job<'_> {
                 for row in region.start[row_axis]..region.end[row_axis] {
                     at[row_axis] = row;
                     self.scalars(Tier::Row, at, workspace);
-                    for start in (lane..end).step_by(WIDTH) {
+                    let native = self.pass.native.as_ref();
+                    let native = native.filter(|native| native.prepare(&workspace.scalars, &mut workspace.frame));
+                    let mut next = lane;
+                    while next < end {
+                        let start = next;
                         at[lane_axis] = start;
-                        self.chunk::<FMA>(at, region, WIDTH.min(end - start), sums, across, workspace);
+                        let len = self.length(at, native).min(width).min(end - start);
+                        next += len;
+                        let is_done = match native {
+                            Some(native) => self.native_chunk(native, at, region, len, sums, across, workspace),
+                            None => false,
+                        };
+                        if is_done {
+                            continue;
+                        }
+                        for piece in (start..start + len).step_by(WIDTH) {
+                            at[lane_axis] = piece;
+                            let len = WIDTH.min(start + len - piece);
+                            self.chunk::<FMA>(at, region, len, sums, across, workspace);
+                        }
                     }
                     at[lane_axis] = lane;
                 }
@@ -533,6 +555,114 @@ impl Job<'_> {
         }
     }
 
+    /// The elements of a chunk: more where native code needs none of the registers, which hold
+    /// [`WIDTH`].
+    fn width(&self) -> usize {
+        let (lane_axis, _) = self.program.lane.axes();
+        let native = self.pass.native.as_ref();
+        let is_gathered = |reads: bool, view: View<'_>| reads && view.strides[lane_axis] != 1;
+        let streams = self.pass.write.is_some() && self.program.sizes.elements() >= STREAMED;
+        let needs_registers = native.is_none_or(|native| native.uses_registers() || streams && !native.streams())
+            || self.pass.accumulate.iter().any(|accumulate| accumulate.by_lane)
+            || is_gathered(self.pass.reads[0], self.reads.x)
+            || is_gathered(self.pass.reads[1], self.reads.dy)
+            || self.pass.write.is_some() && self.out.is_none_or(|out| out.strides[lane_axis] != 1);
+        if needs_registers { WIDTH } else { WIDE }
+    }
+
+    /// The most elements of a chunk that starts here: those in front of an address that native code can write
+    /// past the caches from are one by themselves.
+    #[inline(always)]
+    fn length(&self, at: [usize; 3], native: Option<&Native>) -> usize {
+        match self.out {
+            Some(out) if native.is_some_and(Native::streams) && out.strides[self.program.lane.axes().0] == 1 => {
+                match out.until_aligned(place(at, out.strides), ALIGNMENT) {
+                    0 => usize::MAX,
+                    head => head,
+                }
+            }
+            _ => usize::MAX,
+        }
+    }
+
+    /// The first element of a chunk in what is held.
+    #[inline(always)]
+    fn first(&self, at: [usize; 3], region: Region) -> usize {
+        let (lane_axis, row_axis) = self.program.lane.axes();
+        let row = (at[0] - region.start[0]) * region.len(row_axis) + at[row_axis] - region.start[row_axis];
+        row * region.len(lane_axis) + at[lane_axis] - region.start[lane_axis]
+    }
+
+    #[inline(always)]
+    fn destination(&self, at: [usize; 3], len: usize) -> Destination<'_> {
+        let (lane_axis, _) = self.program.lane.axes();
+        let Some(out) = self.out.as_ref().filter(|_| self.pass.write.is_some()) else { return Destination::Nowhere };
+        let start = place(at, out.strides);
+        if out.strides[lane_axis] != 1 && len != 1 {
+            Destination::Scattered(out, start, out.strides[lane_axis])
+        } else if self.program.sizes.elements() >= STREAMED {
+            Destination::Streamed(out.run(start, len))
+        } else {
+            Destination::InPlace(out.run(start, len))
+        }
+    }
+
+    /// Runs native code for a chunk; false, and nothing is accumulated, if a sum overflows.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn native_chunk(
+        &self,
+        native: &Native,
+        at: [usize; 3],
+        region: Region,
+        len: usize,
+        sums: &mut [Accumulator],
+        across: &mut [Accumulator],
+        workspace: &mut Workspace,
+    ) -> bool {
+        let (lane_axis, _) = self.program.lane.axes();
+        let first = self.first(at, region);
+        let Workspace { registers, held, scalars, x: x_scratch, dy: dy_scratch, out: scratch, frame, .. } = workspace;
+        let x = if self.pass.reads[0] { read(self.reads.x, lane_axis, at, len, &mut x_scratch.0) } else { &[] };
+        let dy = if self.pass.reads[1] { read(self.reads.dy, lane_axis, at, len, &mut dy_scratch.0) } else { &[] };
+        let (mut destination, streams) = match self.destination(at, len) {
+            // The code does so itself.
+            Destination::Streamed(result) if native.streams() => (Destination::InPlace(result), true),
+            destination => (destination, false),
+        };
+        let result = destination.result(&mut scratch.0);
+        let address = |stream: Stream| match stream {
+            Stream::Input => x[..len].as_ptr().cast_mut(),
+            Stream::Upstream => dy[..len].as_ptr().cast_mut(),
+            Stream::Output => result[..len].as_mut_ptr(),
+            Stream::Held(number) => held[number][first..first + len].as_mut_ptr(),
+            Stream::Register(number) => registers[number].0[..len].as_mut_ptr(),
+        };
+        // SAFETY: each address is that of `len` elements; code writes to none of those of `x` and `dy`.
+        #[allow(unsafe_code)]
+        let Some(mut parts) = (unsafe { native.run(frame, len, streams, address) }) else {
+            return false;
+        };
+        for accumulate in &self.pass.accumulate {
+            let target = match accumulate.target {
+                Target::Block(number) => &mut sums[number],
+                Target::Across(number) => &mut across[number],
+            };
+            let slot = target.layout.index(at);
+            if accumulate.by_lane {
+                add(accumulate, &Chunk { registers, scalars, x, dy, held, start: first, len }, target, slot);
+                continue;
+            }
+            match parts.next().expect("native code sums up all that is not by lane") {
+                Part::Sum(sum) => target.first[slot] += sum,
+                Part::Moments(mean, deviations) => target.add_moments(slot, len as f64, mean, deviations),
+            }
+        }
+        destination.deliver(&scratch.0, len);
+        true
+    }
+
+    /// Interprets the steps for a chunk.
     #[inline(always)]
     fn chunk<const FMA: bool>(
         &self,
@@ -543,21 +673,14 @@ impl Job<'_> {
         across: &mut [Accumulator],
         workspace: &mut Workspace,
     ) {
-        let (lane_axis, row_axis) = self.program.lane.axes();
-        let row = (at[0] - region.start[0]) * region.len(row_axis) + at[row_axis] - region.start[row_axis];
-        let first = row * region.len(lane_axis) + at[lane_axis] - region.start[lane_axis];
-        let Workspace { registers, held, scalars, spare, x: x_scratch, dy: dy_scratch, out: out_scratch, .. } =
-            workspace;
-        let x = if self.pass.reads[0] { read(self.reads.x, lane_axis, at, len, &mut x_scratch.0) } else { &[] };
-        let dy = if self.pass.reads[1] { read(self.reads.dy, lane_axis, at, len, &mut dy_scratch.0) } else { &[] };
-        let out = self.out.as_ref().filter(|_| self.pass.write.is_some());
-        let place = |strides: [usize; 3]| (0..3).map(|axis| at[axis] * strides[axis]).sum::<usize>();
-        let is_run = out.is_some_and(|out| out.strides[lane_axis] == 1 || len == 1);
-        let streams = is_run && self.program.sizes.elements() >= STREAMED;
-        let result: &mut [f32] = match out {
-            Some(out) if is_run && !streams => out.run(place(out.strides), len),
-            _ => &mut out_scratch.0[..len],
-        };
+        let (lane_axis, _) = self.program.lane.axes();
+        let first = self.first(at, region);
+        let Workspace { registers, held, scalars, spare, x: x_scratch, dy: dy_scratch, out: scratch, .. } = workspace;
+        let x = if self.pass.reads[0] { read_ahead(self.reads.x, lane_axis, at, len, &mut x_scratch.0) } else { &[] };
+        let dy =
+            if self.pass.reads[1] { read_ahead(self.reads.dy, lane_axis, at, len, &mut dy_scratch.0) } else { &[] };
+        let mut destination = self.destination(at, len);
+        let result = &mut destination.result(&mut scratch.0)[..len];
         let steps = &self.pass.steps;
         let (last, earlier) = match steps.split_last() {
             Some((last, earlier)) if self.pass.last_step_writes => (Some(last), earlier),
@@ -594,12 +717,47 @@ impl Job<'_> {
             let slot = target.layout.index(at);
             add(accumulate, &Chunk { registers, scalars, x, dy, held, start: first, len }, target, slot);
         }
-        if let Some(out) = out.filter(|_| streams) {
-            stream(out.run(place(out.strides), len), &out_scratch.0[..len]);
-        } else if let Some(out) = out.filter(|_| !is_run) {
-            let (start, stride) = (place(out.strides), out.strides[lane_axis]);
-            for (lane, &value) in out_scratch.0[..len].iter().enumerate() {
-                out.run(start + lane * stride, 1)[0] = value;
+        destination.deliver(&scratch.0, len);
+    }
+}
+
+/// The index of an element.
+#[inline(always)]
+fn place(at: [usize; 3], strides: [usize; 3]) -> usize {
+    (0..3).map(|axis| at[axis] * strides[axis]).sum()
+}
+
+/// Where the result of a chunk goes.
+enum Destination<'a> {
+    /// The pass has none, or nobody wants it.
+    Nowhere,
+    InPlace(&'a mut [f32]),
+    /// Past the caches.
+    Streamed(&'a mut [f32]),
+    /// From a place on, so far apart.
+    Scattered(&'a Shared<'a>, usize, usize),
+}
+
+impl Destination<'_> {
+    /// Where to write it.
+    #[inline(always)]
+    fn result<'b>(&'b mut self, scratch: &'b mut [f32]) -> &'b mut [f32] {
+        match self {
+            Destination::InPlace(result) => result,
+            Destination::Nowhere | Destination::Streamed(_) | Destination::Scattered(..) => scratch,
+        }
+    }
+
+    /// Brings it to its place from the scratch.
+    #[inline(always)]
+    fn deliver(self, scratch: &[f32], len: usize) {
+        match self {
+            Destination::Nowhere | Destination::InPlace(_) => {}
+            Destination::Streamed(result) => stream(result, &scratch[..len]),
+            Destination::Scattered(out, start, stride) => {
+                for (lane, &value) in scratch[..len].iter().enumerate() {
+                    out.run(start + lane * stride, 1)[0] = value;
+                }
             }
         }
     }
@@ -608,18 +766,27 @@ impl Job<'_> {
 /// A chunk of a tensor: in place where it is contiguous, else gathered.
 #[inline(always)]
 fn read<'a>(view: View<'a>, lane_axis: usize, at: [usize; 3], len: usize, scratch: &'a mut [f32]) -> &'a [f32] {
-    let start: usize = (0..3).map(|axis| at[axis] * view.strides[axis]).sum();
+    let start = place(at, view.strides);
     let stride = view.strides[lane_axis];
     if stride == 1 || len == 1 {
-        // The hardware stops at every page, and there is work enough to hide the way to memory.
-        let (from, to) = (start + AHEAD, start + AHEAD + len);
-        prefetch(&view.data[from.min(view.data.len())..to.min(view.data.len())]);
         return &view.data[start..start + len];
     }
     for (lane, value) in scratch[..len].iter_mut().enumerate() {
         *value = view.data[start + lane * stride];
     }
     &scratch[..len]
+}
+
+/// The same, and asks for a later chunk, which native code does itself.
+#[inline(always)]
+fn read_ahead<'a>(view: View<'a>, lane_axis: usize, at: [usize; 3], len: usize, scratch: &'a mut [f32]) -> &'a [f32] {
+    if view.strides[lane_axis] == 1 || len == 1 {
+        // The hardware stops at every page, and there is work enough to hide the way to memory.
+        let start = place(at, view.strides);
+        let (from, to) = (start + AHEAD, start + AHEAD + len);
+        prefetch(&view.data[from.min(view.data.len())..to.min(view.data.len())]);
+    }
+    read(view, lane_axis, at, len, scratch)
 }
 
 /// Adds a chunk to an accumulator, from slot `slot` on.

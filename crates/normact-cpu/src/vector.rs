@@ -1,8 +1,9 @@
 //! One step of a program over one chunk: a loop over at most [`WIDTH`] elements.
 //!
 //! Each step is a plain loop over slices that lie in the first-level cache, compiled three times for
-//! the instruction sets of [`crate::run`]. A loop per step costs a few loads and stores more than
-//! generated machine code would, and needs no code generator, no `unsafe`, and no time to compile.
+//! the instruction sets of [`crate::run`]. It runs on every processor and for every number; where there
+//! is machine code for a pass ([`crate::native`]), it takes over the chunks that the code cannot do, and
+//! the code is tested against it.
 
 use normact_ir::Prim;
 
@@ -132,7 +133,7 @@ fn map2(a: Operand<'_>, b: Operand<'_>, into: &mut [f32], f: impl Fn(f32, f32) -
 
 /// A scalar in two parts whose sum is closer to it than one f32 is.
 #[inline(always)]
-fn high_low(scalar: f64) -> (f32, f32) {
+pub(crate) fn high_low(scalar: f64) -> (f32, f32) {
     let high = scalar as f32;
     let low = if high.is_finite() { (scalar - f64::from(high)) as f32 } else { 0.0 };
     (high, low)
@@ -168,7 +169,7 @@ fn subtract(a: Operand<'_>, b: Operand<'_>, into: &mut [f32]) {
 
 /// Whether a number keeps its meaning as an f32: neither too large nor too small for it.
 #[inline(always)]
-fn fits(scalar: f64) -> bool {
+pub(crate) fn fits(scalar: f64) -> bool {
     let magnitude = (scalar as f32).abs();
     (f32::MIN_POSITIVE..=f32::MAX).contains(&magnitude) || scalar == 0.0 || !scalar.is_finite()
 }
