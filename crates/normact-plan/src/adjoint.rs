@@ -28,10 +28,14 @@ pub struct Joint {
     pub param_gradients: Vec<Option<ValueId>>,
 }
 
+/// With fewer positions than this, sums of rows are no shortcut to sums of samples or channels.
+const SHORT_ROW: usize = 8;
+
 /// Builds the joint graph of a layer in training or evaluation mode. With known sizes, a statistic of
 /// a single element is that element (or 0, for a variance), exactly.
 pub fn joint(dag: &Dag, mode: Mode, sizes: Option<Sizes>) -> Joint {
     let mut graph = Graph::default();
+    graph.has_short_rows = sizes.is_some_and(|sizes| sizes.positions < SHORT_ROW);
     let (values, updates) = forward(dag, mode, sizes, &mut graph);
     let output = values[dag.output().index()].expect("the output is live");
     graph.shares_reciprocals = true;

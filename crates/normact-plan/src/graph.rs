@@ -142,6 +142,8 @@ pub struct Graph {
     /// Whether a division by a full-size value multiplies with its reciprocal. The derivatives of a
     /// quotient all need that; a value of its own is rounded once less without.
     pub(crate) shares_reciprocals: bool,
+    /// Whether rows of positions are so short that their sums are nearly as many as there are elements.
+    pub(crate) has_short_rows: bool,
     values: Vec<(Expr, Axes)>,
     known: FxHashMap<Expr, ValueId>,
 }
@@ -265,7 +267,7 @@ impl Graph {
             }
             // A factor of whole rows of positions is multiplied to the sums of rows.
             let rows = to.union(self.axes(factor));
-            if !rows.positions {
+            if !rows.positions && !self.has_short_rows {
                 let sums = self.reduce(statistic, core, rows);
                 let scaled = self.product(sums, factor);
                 let reduced = self.reduce(statistic, scaled, to);
