@@ -38,12 +38,13 @@ fn main() {
                 continue;
             }
             let op_by_op = fused.clone().op_by_op();
-            let mut ratio = compare(&fused, &op_by_op, &x, &dy, TURNS);
-            if ratio < 1.0 {
-                ratio = compare(&fused, &op_by_op, &x, &dy, 10 * TURNS);
+            let mut times = compare(&fused, &op_by_op, &x, &dy, TURNS);
+            if times[1] < times[0] {
+                times = compare(&fused, &op_by_op, &x, &dy, 10 * TURNS);
             }
+            let ratio = times[1] / times[0];
             if ratio < 1.0 {
-                slower.push((seed, ratio));
+                slower.push((seed, ratio, times));
             }
             ratios.push(ratio);
         }
@@ -60,14 +61,20 @@ fn main() {
             at(0.5),
             at(1.0),
         );
-        for (seed, ratio) in &slower {
-            println!("  slower: seed {seed}, {ratio:.2} times as fast");
+        for (seed, ratio, [fused, op_by_op]) in &slower {
+            let layer = Space::evonorm().draw(&mut ChaCha8Rng::seed_from_u64(*seed));
+            let formula = normact_syntax::print(&layer).split_whitespace().collect::<Vec<_>>().join(" ");
+            println!(
+                "  seed {seed}, {ratio:.2} times as fast: {:.3} for {:.3} ms, {formula}",
+                fused * 1e3,
+                op_by_op * 1e3
+            );
         }
     }
 }
 
-/// How many times faster the first is than the second.
-fn compare(fused: &NormAct, op_by_op: &NormAct, x: &Tensor<4>, dy: &Tensor<4>, turns: usize) -> f64 {
+/// The shortest times of both, in seconds.
+fn compare(fused: &NormAct, op_by_op: &NormAct, x: &Tensor<4>, dy: &Tensor<4>, turns: usize) -> [f64; 2] {
     let [mut first, mut second] = [f64::INFINITY; 2];
     for turn in 0..turns + 2 {
         let times = [fused, op_by_op].map(|module| step(module, x, dy));
@@ -76,7 +83,7 @@ fn compare(fused: &NormAct, op_by_op: &NormAct, x: &Tensor<4>, dy: &Tensor<4>, t
             (first, second) = (first.min(times[0]), second.min(times[1]));
         }
     }
-    second / first
+    [first, second]
 }
 
 fn step(module: &NormAct, x: &Tensor<4>, dy: &Tensor<4>) -> f64 {
