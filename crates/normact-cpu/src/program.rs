@@ -290,9 +290,39 @@ impl PassProgram {
     pub(crate) fn has_elements(&self) -> bool {
         !self.accumulate.is_empty() || self.write.is_some()
     }
+
+    /// What the pass takes for each element, in additions; a rough measure.
+    fn work(&self) -> usize {
+        let step = |&(step, _): &(Step, Place)| match step {
+            Step::Unary(Prim::Exp | Prim::Log | Prim::Sigmoid | Prim::Tanh | Prim::Erf, _) => 8,
+            Step::Unary(Prim::Sqrt, _) | Step::Binary(Prim::Div, ..) => 4,
+            Step::Unary(..) | Step::Binary(..) | Step::Subtract(..) | Step::MultiplyAdd(..) | Step::Load(_) => 1,
+        };
+        let accumulate = |accumulate: &Accumulate| match (accumulate.by_lane, accumulate.kind) {
+            (false, Kind::Sum | Kind::SumOfSquares) => 1,
+            (true, _) | (_, Kind::Moments) => 4,
+        };
+        let reads = self.reads.iter().filter(|&&reads| reads).count();
+        self.steps.iter().map(step).sum::<usize>()
+            + self.accumulate.iter().map(accumulate).sum::<usize>()
+            + reads
+            + usize::from(self.write.is_some())
+    }
 }
 
+/// What a row takes beside its elements, in additions.
+const WORK_OF_ROW: usize = 1000;
+
 impl Program {
+    /// What a run takes, in additions of vectors' elements; a rough measure.
+    pub(crate) fn work(&self) -> usize {
+        let elements = self.sizes.elements();
+        let (lane_axis, _) = self.lane.axes();
+        let lanes = [self.sizes.samples, self.sizes.channels, self.sizes.positions][lane_axis];
+        let passes = self.passes.iter().filter(|pass| pass.has_elements());
+        passes.map(|pass| elements * pass.work() + elements / lanes.max(1) * WORK_OF_ROW).sum()
+    }
+
     /// Makes machine code for the passes.
     pub(crate) fn generate(&mut self, instructions: Instructions) {
         let native = Native::of(self.passes.iter(), instructions, self.sizes.elements() >= STREAMED);

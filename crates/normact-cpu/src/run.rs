@@ -30,8 +30,12 @@ const BLOCK: usize = 1 << 15;
 /// The most teams: more than any machine has cores, few enough that their sums are cheap to merge.
 const TEAMS: usize = 64;
 
-/// Below so many elements the work is done on the calling thread.
+/// Elements of a team, at least, and of a piece of a copy.
 const SERIAL: usize = 1 << 14;
+
+/// Below so much work ([`Program::work`]) it is done on the calling thread: to wake another one and to wait
+/// for it takes some 50 us, in which a core adds two million numbers.
+const PARALLEL: usize = 1 << 21;
 
 /// With fewer blocks than this, passes are shared out, if blocks are large enough.
 const FEW_BLOCKS: usize = 8;
@@ -86,7 +90,7 @@ pub(crate) fn run(program: &Program, reads: &Reads<'_>, out: Option<Shared<'_>>)
     let sizes = program.sizes;
     let whole = Region::whole(sizes);
     let blocks = blocks(program);
-    let is_large = sizes.elements() >= SERIAL;
+    let is_large = program.work() >= PARALLEL;
     // What is held belongs to a block and its thread.
     let share_passes = blocks.len() < FEW_BLOCKS && sizes.elements() >= SHARED * blocks.len() && program.held == 0;
     let across = || -> Vec<Accumulator> {
