@@ -31,7 +31,7 @@ pub(crate) struct Shared<'a> {
     lifetime: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: the pieces handed out by `run` and `put` are disjoint between threads, since every element
+// SAFETY: the pieces handed out by `run` are disjoint between threads, since every element
 // of the input belongs to one block, a block to one thread, and no two elements share a place.
 #[allow(unsafe_code)]
 unsafe impl Send for Shared<'_> {}

@@ -575,11 +575,12 @@ impl Job<'_> {
     }
 
     /// The most elements of a chunk that starts here: those in front of an address that native code can write
-    /// past the caches from are one by themselves.
+    /// past the caches from are one by themselves. Vectors that rows share are read from the start of a run
+    /// of lanes, which is one chunk then.
     #[inline(always)]
     fn length(&self, at: [usize; 3], native: Option<&Native>) -> usize {
         match self.out {
-            Some(out) if native.is_some_and(Native::streams) && out.strides[self.program.lane.axes().0] == 1 => {
+            Some(out) if native.is_some_and(Native::splits) && out.strides[self.program.lane.axes().0] == 1 => {
                 match out.until_aligned(place(at, out.strides), ALIGNMENT) {
                     0 => usize::MAX,
                     head => head,

@@ -389,7 +389,9 @@ impl Body<'_> {
 
     /// The position of the next item that uses what a register holds.
     fn next_use(&self, position: usize, (value, _): Instance) -> Option<usize> {
-        self.order.uses[value].iter().copied().find(|&user| user > position)
+        // In the order of positions.
+        let uses = &self.order.uses[value];
+        uses.get(uses.partition_point(|&user| user <= position)).copied()
     }
 
     /// Frees the registers of operands that no later code uses.
@@ -417,7 +419,7 @@ impl Body<'_> {
             let instance = self.holds[register].expect("none is free");
             let next = self.next_use(position, instance).unwrap_or(usize::MAX);
             // Another vector of the group may use it right after this one.
-            if self.order.uses[instance.0].contains(&position) { position } else { next }
+            if self.order.uses[instance.0].binary_search(&position).is_ok() { position } else { next }
         };
         let register = candidates.max_by_key(last_used).expect("an operation has fewer operands than registers");
         let instance = self.holds[register].take().expect("none is free");

@@ -48,7 +48,7 @@ impl Executable {
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
-            let _ = (start, streams, frame, from, to);
+            let _ = (&self.map, start, streams, frame, from, to);
             unreachable!("other processors have no native code");
         }
     }

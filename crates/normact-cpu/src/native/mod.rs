@@ -15,9 +15,10 @@
 //! 512 bits. The assembler is iced-x86, with nothing but its encoder.
 //!
 //! The interpreter stays: for other processors, for sums by lane, and for a chunk whose numbers exceed
-//! an f32 (a factor that is too large or too small, a sum that overflows). Code does the
-//! same operations in the same order, except that products of sums are not rounded before they are
-//! added.
+//! an f32 (a factor that is too large or too small, a sum that overflows), and for a pass of more than
+//! [`MOST_OPERATIONS`]. Code does the same operations in the same order; sums are added up in another
+//! order, which the instruction set decides, and their products are not rounded first where a vector is
+//! whole.
 
 mod code;
 mod instructions;
@@ -42,6 +43,9 @@ use visit::{Visit, VisitFrame};
 
 /// The bytes that an address is a multiple of where code writes past the caches.
 pub(crate) const ALIGNMENT: usize = 64;
+
+/// A pass of more operations is interpreted: it would be long code, and long to make.
+const MOST_OPERATIONS: usize = 4096;
 
 /// The code of one pass.
 #[derive(Debug, Clone)]
@@ -87,7 +91,7 @@ impl Native {
             if !pass.has_elements() {
                 return None;
             }
-            let operations = Operations::of(pass)?;
+            let operations = Operations::of(pass, MOST_OPERATIONS)?;
             let steps = Visit::new(&operations, instructions, Writes::Plain, &mut code)?;
             // Where chunks begin depends on the address of the output then, which sums must not.
             let streaming = if streams && pass.write.is_some() && pass.accumulate.is_empty() {
@@ -121,6 +125,11 @@ impl Native {
     /// Whether it writes past the caches, from multiples of [`ALIGNMENT`] on.
     pub(crate) fn streams(&self) -> bool {
         self.streaming.is_some()
+    }
+
+    /// Whether chunks begin where it can write past the caches.
+    pub(crate) fn splits(&self) -> bool {
+        self.streams() && !self.uses_registers()
     }
 
     /// Whether it reads or writes registers of the interpreter, which limit the length of a chunk.

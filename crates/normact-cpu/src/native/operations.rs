@@ -165,12 +165,15 @@ pub(super) struct Operations {
 }
 
 impl Operations {
-    /// `None` if a constant of the pass needs more than an f32.
-    pub(super) fn of(pass: &PassProgram) -> Option<Self> {
+    /// `None` if a constant of the pass needs more than an f32, or if there would be more than `most`.
+    pub(super) fn of(pass: &PassProgram, most: usize) -> Option<Self> {
         let mut lowering =
             Lowering { pass, to: Operations::default(), registers: vec![None; pass.registers], held: HashMap::new() };
         for &(step, place) in &pass.steps {
             let value = lowering.step(step)?;
+            if lowering.to.operations.len() > most {
+                return None;
+            }
             match place {
                 Place::Register(register) => lowering.registers[register] = Some(value),
                 Place::Held(held) => {
