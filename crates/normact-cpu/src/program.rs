@@ -363,6 +363,9 @@ impl Compiler<'_> {
         if scalars.of_value.is_empty() {
             scalars.of_value = vec![None; self.graph.len()];
         }
+        if let Some(known) = scalars.of_value[root.index()] {
+            return known;
+        }
         let cone = self.graph.cone(&[root], |id| self.array(id).is_some());
         for id in self.graph.ids().filter(|id| cone[id.index()]) {
             if scalars.of_value[id.index()].is_some() {
@@ -472,6 +475,7 @@ impl Compiler<'_> {
             registers: vec![None; graph.len()],
             held,
             last_use: vec![],
+            last_read: vec![],
         };
         code.last_use = last_uses(graph, pass, &fused, &roots);
         for (position, &id) in pass.values.iter().enumerate() {
@@ -565,6 +569,8 @@ struct Code<'a> {
     registers: Vec<Option<usize>>,
     held: &'a [ValueId],
     last_use: Vec<usize>,
+    /// For each register, the position of the last step that reads what it holds.
+    last_read: Vec<usize>,
 }
 
 impl Code<'_> {
@@ -584,7 +590,9 @@ impl Code<'_> {
         if !compiler.lane.varies(graph.axes(id)) {
             let before = self.program.scalars.steps.len();
             let scalar = compiler.scalar(&mut self.program.scalars, id);
-            let known = graph.ids().filter_map(|id| Some((self.program.scalars.of_value[id.index()]?, id)));
+            let is_new = self.program.scalars.steps.len() > before;
+            let ids = is_new.then(|| graph.ids()).into_iter().flatten();
+            let known = ids.filter_map(|id| Some((self.program.scalars.of_value[id.index()]?, id)));
             for (number, id) in known.filter(|&(number, _)| number >= before) {
                 let tier = compiler.tier(graph.axes(id));
                 self.program.scalar_tiers[tier as usize].push(number);
@@ -614,26 +622,18 @@ impl Code<'_> {
 
     fn place(&mut self, id: ValueId, step: Step, position: usize) -> Source {
         let tier = self.compiler.tier(self.compiler.graph.axes(id));
-        let is_free = |register: usize| {
-            // A register that a row overwrites must hold a value of the row that is not read any more.
-            let holders: Vec<usize> =
-                (0..self.registers.len()).filter(|&value| self.registers[value] == Some(register)).collect();
-            holders.iter().all(|&value| {
-                let holder = self.compiler.graph.ids().nth(value).expect("one of the values");
-                self.compiler.tier(self.compiler.graph.axes(holder)) == Tier::Row && self.last_use[value] < position
-            })
-        };
         let register = match (tier, position) {
-            (Tier::Row, position) if position != usize::MAX => {
-                (0..self.program.registers).find(|&register| is_free(register))
-            }
+            (Tier::Row, position) if position != usize::MAX => self.last_read.iter().position(|&last| last < position),
             _ => None,
         };
         let register = register.unwrap_or_else(|| {
             self.program.registers += 1;
+            self.last_read.push(0);
             self.program.registers - 1
         });
         self.registers[id.index()] = Some(register);
+        // What rows share stays for the next row.
+        self.last_read[register] = if tier == Tier::Row { self.last_use[id.index()] } else { usize::MAX };
         match tier {
             Tier::Row => self.program.steps.push((step, Place::Register(register))),
             Tier::Lanes | Tier::Sample => self.program.shared[tier as usize].push((step, register)),

@@ -250,6 +250,24 @@ fn large_results_agree(layer: &Dag, lane: Lane, channels: usize) {
     }
 }
 
+/// Neither planning nor code take more than time in proportion, or this would not end.
+#[test]
+fn a_formula_of_ten_thousand_functions_runs() {
+    let steps: String = (0..10_000).map(|step| format!("let a{} = tanh(a{step})\n", step + 1)).collect();
+    let text = format!("layer deep(x) {{ let a0 = x\n{steps} a10000 }}");
+    let layer = compile(&Source::new("deep", &text), &Overrides::default()).layers.remove(0).layer;
+    let sizes = Sizes { samples: 1, channels: 2, positions: 3 };
+    let compiled = Compiled::new(&layer.dag, Mode::Training, sizes, Lane::Positions);
+    let (x, strides) = ([0.5, -1.0, 2.0, 0.0, f32::NAN, 1e-30], [6, 3, 1]);
+    let mut y = [7.0; 6];
+    compiled.forward(View { data: &x, strides }, &[], &[], Some(ViewMut { data: &mut y, strides }));
+    // tanh, so often, is about sqrt(3 / (2 n)).
+    for (y, expected) in y.into_iter().zip([0.01225, -0.01225, 0.01225, 0.0]) {
+        assert!((y - expected).abs() < 2e-5, "{y} instead of {expected}");
+    }
+    assert!(y[4].is_nan());
+}
+
 /// Indices beyond 2^31 bytes, and 2^29 elements.
 #[test]
 #[ignore = "needs 7 GiB of memory: part of `./test --long`"]
