@@ -400,9 +400,10 @@ fn combine(
                 for sum in 0..sums {
                     let place = mine + comptime!(sum * workgroup);
                     let mut total = shared[place];
-                    #[unroll]
+                    // A loop, as is the next one: what is unrolled takes the driver longer to compile than
+                    // it saves.
                     for number in 1..RADIX {
-                        total += shared[place + comptime!(number * left * stride)];
+                        total += shared[place + number * comptime!(left * stride)];
                     }
                     shared[place] = total;
                 }
@@ -412,9 +413,8 @@ fn combine(
         #[unroll]
         for sum in 0..sums {
             let mut total = shared[base + comptime!(sum * workgroup)];
-            #[unroll]
             for number in 1..left {
-                total += shared[base + comptime!(sum * workgroup + number * stride)];
+                total += shared[base + comptime!(sum * workgroup) + number * stride];
             }
             totals[sum] = total;
         }
