@@ -259,7 +259,7 @@ impl Store {
         let start = Instant::now();
         loop {
             let result = work(&mut *self.database);
-            if !matches!(result, Err(StoreError::Lost(_))) {
+            if !matches!(result, Err(StoreError::Lost(_))) || start.elapsed() >= PATIENCE {
                 return result;
             }
             loop {
