@@ -24,8 +24,8 @@ pub(crate) struct Plan {
     pub(crate) buffers: Buffers,
     /// The layer compiled for the CPU.
     pub(crate) on_cpu: Cache<(Mode, Sizes, Lane), Compiled>,
-    /// The layer lowered for GPUs.
-    pub(crate) on_gpu: Cache<(Mode, Sizes), cube::Compiled>,
+    /// The layer lowered for GPUs, with or without the gradient of the input.
+    pub(crate) on_gpu: Cache<(Mode, Sizes, bool), cube::Compiled>,
     /// How often each node is read in training.
     training_reads: Vec<usize>,
     /// The same in evaluation, where batch statistics do not read their operand.

@@ -9,7 +9,6 @@ use burn::module::{
 };
 use burn::tensor::{DType, Device, FloatDType, Gradients, Tensor};
 use normact_ir::{Layer, Mode, Shape, ShapeError};
-use normact_plan::Sizes;
 
 use crate::error::{BuildError, ValueError};
 use crate::fused::{self, Path, Spec};
@@ -102,14 +101,14 @@ impl NormAct {
         if self.op_by_op {
             return Path::OpByOp("it was asked for".to_owned());
         }
-        fused::path(&self.plan, self.mode(x), sizes(&x.dims()), &x.device(), x.dtype())
+        fused::path(&self.plan, self.mode(x), fused::sizes(&x.shape()), &x.device(), x.dtype())
     }
 
     /// How many kernels the forward and the backward pass of such an input launch; `None` on a CPU,
     /// and where the layer runs operation by operation.
     pub fn kernels<const D: usize>(&self, x: &Tensor<D>) -> Option<[usize; 2]> {
         match self.path(x) {
-            Path::Fused => fused::kernels(&self.plan, self.mode(x), sizes(&x.dims()), &x.device()),
+            Path::Fused => fused::kernels(&self.plan, self.mode(x), fused::sizes(&x.shape()), &x.device()),
             Path::OpByOp(_) => None,
         }
     }
@@ -131,7 +130,7 @@ impl NormAct {
         Ok(match self.path(x) {
             Path::OpByOp(reason) => format!("{name}, {mode_name}: operation by operation, since {reason}"),
             Path::Fused => {
-                let sizes = Sizes { samples: dims[0], channels: dims[1], positions: dims[2..].iter().product() };
+                let sizes = fused::sizes(&x.shape());
                 let plan = normact_plan::Plan::new(&self.layer().dag, mode, sizes);
                 let ([forward, backward], [f, b]) = (plan.traffic(), plan.cached_traffic());
                 let kept = plan.kept_slots(sizes);
@@ -163,11 +162,11 @@ impl NormAct {
     fn forward_fused<const D: usize>(&self, x: Tensor<D>, mode: Mode) -> Tensor<D> {
         let (dtype, device) = (x.dtype(), x.device());
         let in_f32 = |tensor: Tensor<1>| if tensor.dtype() == DType::F32 { tensor } else { tensor.cast(DType::F32) };
-        let mut slots: Vec<Tensor<1>> = self.params.iter().map(|param| in_f32(param.val())).collect();
-        slots.extend(self.running.iter().map(|running| in_f32(running.value_sync().to_device(&device))));
+        let params = self.params.iter().map(|param| in_f32(param.val())).collect();
+        let running = self.running.iter().map(|running| in_f32(running.value_sync().to_device(&device))).collect();
         let x = if dtype == DType::F32 { x } else { x.cast(DType::F32) };
         let spec = Spec { plan: self.plan.clone(), mode };
-        let (y, updates) = fused::forward(spec, x, slots);
+        let (y, updates) = fused::forward(spec, x, params, running);
         for (running, new) in self.running.iter().zip(updates) {
             running.update(new.detach().cast(running.value_sync().dtype()));
         }
@@ -284,10 +283,6 @@ impl NormAct {
             known: self.param_names().chain(self.buffer_names()).map(str::to_owned).collect(),
         })
     }
-}
-
-fn sizes(dims: &[usize]) -> Sizes {
-    Sizes { samples: dims[0], channels: dims[1], positions: dims[2..].iter().product() }
 }
 
 /// Where a named tensor is.

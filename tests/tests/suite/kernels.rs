@@ -4,13 +4,12 @@
 //! again, with the name of the layer in the environment.
 
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use normact::{built_in_module, upstream};
 
-use crate::support::devices;
+use crate::support::{alone, devices};
 
 const LAYER: &str = "NORMACT_TEST_LAYER";
 
@@ -20,15 +19,9 @@ fn a_layer_is_at_most_two_kernels_forward_and_three_backward() {
         let folder = tempfile::tempdir().expect("a folder");
         let config = "[profiling]\nlogger = { level = \"minimal\", file = \"kernels.log\" }\n";
         std::fs::write(folder.path().join("cubecl.toml"), config).expect("a file");
-        let program = std::env::current_exe().expect("this program");
-        let output = Command::new(program)
-            .args(["--exact", "kernels::the_kernels_of_one_layer", "--ignored", "--nocapture"])
-            .env(LAYER, name)
-            .current_dir(folder.path())
-            .output()
-            .expect("this program runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "{name}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
+        let text = alone("kernels::the_kernels_of_one_layer", |command| {
+            command.env(LAYER, name).current_dir(folder.path());
+        });
         let line = text.lines().find_map(|line| line.strip_prefix("kernels ")).expect("a line of counts");
         let counts: Vec<usize> = line.split(' ').map(|count| count.parse().expect("a number")).collect();
         let [forward, backward, said_forward, said_backward, op_by_op] = counts[..] else {

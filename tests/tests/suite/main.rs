@@ -13,6 +13,7 @@ mod examples;
 mod fitness;
 mod hostile;
 mod kernels;
+mod memory;
 mod oracle;
 mod search;
 mod spellings;

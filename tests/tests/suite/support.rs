@@ -30,6 +30,18 @@ pub(crate) fn finished(output: Output) -> (i32, String, String) {
     (code, text(output.stdout), text(output.stderr))
 }
 
+/// Runs an ignored test of this program in a process of its own, and takes what it prints. What is set up once
+/// per process, or counted for the whole of it, is not disturbed by other tests there.
+pub(crate) fn alone(test: &str, set_up: impl FnOnce(&mut Command)) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture"]).stdin(Stdio::null());
+    set_up(&mut command);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{test}: {text}\n{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

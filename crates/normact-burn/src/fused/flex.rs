@@ -10,31 +10,24 @@ use normact_cpu::{Compiled, Lane, View, ViewMut};
 use normact_plan::Sizes;
 
 use super::pool::{Buffer, SMALLEST};
-use super::{FusedLayer, SLOTS, Spec};
+use super::slots::Slots;
+use super::{FusedLayer, Spec, sizes};
 
 impl FusedLayer for Flex {
     fn layer_forward(
         x: FlexTensor,
-        s0: FlexTensor,
-        s1: FlexTensor,
-        s2: FlexTensor,
-        s3: FlexTensor,
-        s4: FlexTensor,
-        s5: FlexTensor,
-        s6: FlexTensor,
-        s7: FlexTensor,
-        s8: FlexTensor,
-        s9: FlexTensor,
+        params: Slots<Flex>,
+        running: Slots<Flex>,
         spec: Spec,
     ) -> (FlexTensor, FlexTensor, Vec<FlexTensor>) {
         let input = Input::new(x);
-        let slots = Slots::new([s0, s1, s2, s3, s4, s5, s6, s7, s8, s9], &spec);
+        let (params, running) = (contiguous(params), contiguous(running));
         let compiled = compiled(&spec, &input);
-        let sizes = compiled.broadcast_output();
-        let mut y = sizes.is_none().then(|| input.result());
-        let (params, running) = (slots.params(), slots.running());
-        let forward = compiled.forward(input.view(), &params, &running, y.as_mut().map(Output::view));
-        let y = match (y, sizes.zip(forward.output)) {
+        let broadcast = compiled.broadcast_output();
+        let mut y = broadcast.is_none().then(|| input.result());
+        let into = y.as_mut().map(Output::view);
+        let forward = compiled.forward(input.view(), &values(&params), &values(&running), into);
+        let y = match (y, broadcast.zip(forward.output)) {
             (Some(y), _) => y.tensor(),
             (None, Some((sizes, values))) => input.broadcast(sizes, &values),
             (None, None) => unreachable!("the output is written or given"),
@@ -46,45 +39,50 @@ impl FusedLayer for Flex {
 
     fn layer_backward(
         x: FlexTensor,
-        s0: FlexTensor,
-        s1: FlexTensor,
-        s2: FlexTensor,
-        s3: FlexTensor,
-        s4: FlexTensor,
-        s5: FlexTensor,
-        s6: FlexTensor,
-        s7: FlexTensor,
-        s8: FlexTensor,
-        s9: FlexTensor,
+        params: Slots<Flex>,
+        running: Slots<Flex>,
         kept: FlexTensor,
         dy: FlexTensor,
         spec: Spec,
+        wants_input: bool,
     ) -> (FlexTensor, Vec<FlexTensor>) {
         let (input, upstream) = (Input::new(x), Input::new(dy));
-        let slots = Slots::new([s0, s1, s2, s3, s4, s5, s6, s7, s8, s9], &spec);
+        let (params, running) = (contiguous(params), contiguous(running));
         let compiled = compiled(&spec, &input);
-        let sizes = compiled.broadcast_input_gradient();
-        let mut dx = sizes.is_none().then(|| input.result());
+        let broadcast = compiled.broadcast_input_gradient();
+        let mut dx = (wants_input && broadcast.is_none()).then(|| input.result());
         let backward = compiled.backward(
             input.view(),
-            &slots.params(),
-            &slots.running(),
+            &values(&params),
+            &values(&running),
             kept.storage::<f64>(),
             upstream.view(),
             dx.as_mut().map(Output::view),
         );
-        let dx = match (dx, sizes.zip(backward.input)) {
+        let dx = match (dx, broadcast.zip(backward.input)) {
             (Some(dx), _) => dx.tensor(),
             (None, Some((sizes, values))) => input.broadcast(sizes, &values),
-            (None, None) => unreachable!("the gradient is written or given"),
+            // Nobody wants it.
+            (None, None) => input.tensor.clone(),
         };
-        let params = spec.plan.layer.dag.params().iter().zip(backward.params);
-        let gradients = params.map(|(param, gradient)| {
+        let declared = spec.plan.layer.dag.params().iter().zip(backward.params);
+        let gradients = declared.map(|(param, gradient)| {
             let len = param.extent.len(spec.plan.channels);
             vector(gradient.map_or_else(|| vec![0.0f32; len], |values| values.iter().map(|&x| x as f32).collect()))
         });
         (dx, gradients.collect())
     }
+}
+
+/// Small tensors as they are most often: contiguous from their first element on.
+fn contiguous(slots: Slots<Flex>) -> Vec<FlexTensor> {
+    let is_plain = |tensor: &FlexTensor| tensor.is_contiguous() && tensor.layout().start_offset() == 0;
+    slots.tensors.into_iter().map(|tensor| if is_plain(&tensor) { tensor } else { tensor.to_contiguous() }).collect()
+}
+
+fn values(tensors: &[FlexTensor]) -> Vec<&[f32]> {
+    let len = |tensor: &FlexTensor| tensor.layout().shape().iter().product();
+    tensors.iter().map(|tensor| &tensor.storage::<f32>()[..len(tensor)]).collect()
 }
 
 fn compiled(spec: &Spec, input: &Input) -> Arc<Compiled> {
@@ -108,12 +106,12 @@ struct Input {
 impl Input {
     fn new(tensor: FlexTensor) -> Self {
         match Self::in_place(&tensor) {
-            Some((start, strides)) => Self { sizes: sizes(&tensor), tensor, start, strides },
+            Some((start, strides)) => Self { sizes: sizes(tensor.layout().shape()), tensor, start, strides },
             None => {
                 let tensor = tensor.to_contiguous();
                 let (start, strides) =
                     Self::in_place(&tensor).expect("a contiguous tensor has one stride for each axis");
-                Self { sizes: sizes(&tensor), tensor, start, strides }
+                Self { sizes: sizes(tensor.layout().shape()), tensor, start, strides }
             }
         }
     }
@@ -176,11 +174,6 @@ impl Input {
     }
 }
 
-fn sizes(tensor: &FlexTensor) -> Sizes {
-    let dims: Vec<usize> = tensor.layout().shape().iter().copied().collect();
-    Sizes { samples: dims[0], channels: dims[1], positions: dims[2..].iter().product() }
-}
-
 enum Storage {
     Numbers(Vec<f32>),
     Pooled(Buffer),
@@ -232,39 +225,5 @@ impl Output {
             std::iter::once(dims[0]).chain(dims[2..].iter().copied()).chain([dims[1]]).collect();
         let axes: Vec<usize> = [0, rank - 1].into_iter().chain(1..rank - 1).collect();
         FlexTensor::from_data(self.storage.data(Shape::from(in_memory))).permute(&axes)
-    }
-}
-
-/// Parameters and running averages.
-struct Slots {
-    tensors: [FlexTensor; SLOTS],
-    params: usize,
-    running: usize,
-}
-
-impl Slots {
-    fn new(tensors: [FlexTensor; SLOTS], spec: &Spec) -> Self {
-        let params = spec.plan.layer.dag.params().len();
-        let running = spec.plan.buffers.list().len();
-        let mut tensors = tensors;
-        for tensor in &mut tensors[..params + running] {
-            if !tensor.is_contiguous() || tensor.layout().start_offset() != 0 {
-                *tensor = tensor.to_contiguous();
-            }
-        }
-        Self { tensors, params, running }
-    }
-
-    fn params(&self) -> Vec<&[f32]> {
-        self.slices(0, self.params)
-    }
-
-    fn running(&self) -> Vec<&[f32]> {
-        self.slices(self.params, self.running)
-    }
-
-    fn slices(&self, start: usize, count: usize) -> Vec<&[f32]> {
-        let slice = |tensor: &'_ FlexTensor| -> usize { tensor.layout().shape().iter().product() };
-        self.tensors[start..start + count].iter().map(|tensor| &tensor.storage::<f32>()[..slice(tensor)]).collect()
     }
 }

@@ -8,34 +8,26 @@ use burn::backend::fusion::custom::{
 };
 use burn::backend::fusion::{Fusion, FusionBackend, FusionTensor};
 use burn::tensor::{DType, Shape};
-use normact_plan::Sizes;
 
-use super::{FusedLayer, Spec, cube};
+use super::slots::Slots;
+use super::{FusedLayer, Spec, cube, sizes};
 
 impl<B: FusionBackend + FusedLayer> FusedLayer for Fusion<B> {
     fn layer_forward(
         x: FusionTensor<B::FusionRuntime>,
-        s0: FusionTensor<B::FusionRuntime>,
-        s1: FusionTensor<B::FusionRuntime>,
-        s2: FusionTensor<B::FusionRuntime>,
-        s3: FusionTensor<B::FusionRuntime>,
-        s4: FusionTensor<B::FusionRuntime>,
-        s5: FusionTensor<B::FusionRuntime>,
-        s6: FusionTensor<B::FusionRuntime>,
-        s7: FusionTensor<B::FusionRuntime>,
-        s8: FusionTensor<B::FusionRuntime>,
-        s9: FusionTensor<B::FusionRuntime>,
+        params: Slots<Self>,
+        running: Slots<Self>,
         spec: Spec,
     ) -> (FusionTensor<B::FusionRuntime>, FusionTensor<B::FusionRuntime>, Vec<FusionTensor<B::FusionRuntime>>) {
-        let dims: Vec<usize> = x.shape.iter().copied().collect();
-        let sizes = Sizes { samples: dims[0], channels: dims[1], positions: dims[2..].iter().product() };
-        let (kept, updates) = cube::lengths(&spec.plan, spec.mode, sizes);
+        let (kept, updates) = cube::lengths(&spec.plan, spec.mode, sizes(&x.shape));
         let specs = [TensorSpec::new(x.shape.clone(), x.dtype), vector(kept)];
         let specs = specs.into_iter().chain(updates.into_iter().map(vector)).collect();
-        let inputs = [x, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9];
-        let mut results = register::<B, _>("layer_forward", inputs, specs, move |inputs| {
-            let [x, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9] = inputs;
-            let (y, kept, updates) = B::layer_forward(x, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, spec.clone());
+        let first_running = 1 + params.tensors.len();
+        let inputs = std::iter::once(x).chain(params.tensors).chain(running.tensors).collect();
+        let mut results = register::<B>("layer_forward", inputs, specs, move |mut inputs| {
+            let running = Slots::new(inputs.split_off(first_running));
+            let params = Slots::new(inputs.split_off(1));
+            let (y, kept, updates) = B::layer_forward(inputs.remove(0), params, running, spec.clone());
             [y, kept].into_iter().chain(updates).collect()
         });
         let updates = results.split_off(2);
@@ -45,26 +37,22 @@ impl<B: FusionBackend + FusedLayer> FusedLayer for Fusion<B> {
 
     fn layer_backward(
         x: FusionTensor<B::FusionRuntime>,
-        s0: FusionTensor<B::FusionRuntime>,
-        s1: FusionTensor<B::FusionRuntime>,
-        s2: FusionTensor<B::FusionRuntime>,
-        s3: FusionTensor<B::FusionRuntime>,
-        s4: FusionTensor<B::FusionRuntime>,
-        s5: FusionTensor<B::FusionRuntime>,
-        s6: FusionTensor<B::FusionRuntime>,
-        s7: FusionTensor<B::FusionRuntime>,
-        s8: FusionTensor<B::FusionRuntime>,
-        s9: FusionTensor<B::FusionRuntime>,
+        params: Slots<Self>,
+        running: Slots<Self>,
         kept: FusionTensor<B::FusionRuntime>,
         dy: FusionTensor<B::FusionRuntime>,
         spec: Spec,
+        wants_input: bool,
     ) -> (FusionTensor<B::FusionRuntime>, Vec<FusionTensor<B::FusionRuntime>>) {
         let gradients = spec.plan.layer.dag.params().iter().map(|param| vector(param.extent.len(spec.plan.channels)));
         let specs = std::iter::once(TensorSpec::new(x.shape.clone(), x.dtype)).chain(gradients).collect();
-        let inputs = [x, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, kept, dy];
-        let mut results = register::<B, _>("layer_backward", inputs, specs, move |inputs| {
-            let [x, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, kept, dy] = inputs;
-            let (dx, gradients) = B::layer_backward(x, s0, s1, s2, s3, s4, s5, s6, s7, s8, s9, kept, dy, spec.clone());
+        let first_running = 3 + params.tensors.len();
+        let inputs = [x, kept, dy].into_iter().chain(params.tensors).chain(running.tensors).collect();
+        let mut results = register::<B>("layer_backward", inputs, specs, move |mut inputs| {
+            let running = Slots::new(inputs.split_off(first_running));
+            let params = Slots::new(inputs.split_off(3));
+            let [x, kept, dy] = inputs.try_into().unwrap_or_else(|_| unreachable!("three operands are left"));
+            let (dx, gradients) = B::layer_backward(x, params, running, kept, dy, spec.clone(), wants_input);
             std::iter::once(dx).chain(gradients).collect()
         });
         let gradients = results.split_off(1);
@@ -77,15 +65,16 @@ fn vector(len: usize) -> TensorSpec {
 }
 
 /// Adds an operation to the stream and gives its results, which do not exist yet.
-fn register<B: FusionBackend, const N: usize>(
+fn register<B: FusionBackend>(
     name: &str,
-    inputs: [FusionTensor<B::FusionRuntime>; N],
+    inputs: Vec<FusionTensor<B::FusionRuntime>>,
     specs: Vec<TensorSpec>,
-    run: impl Fn([B::FloatTensorPrimitive; N]) -> Vec<B::FloatTensorPrimitive> + Send + Sync + 'static,
+    run: impl Fn(Vec<B::FloatTensorPrimitive>) -> Vec<B::FloatTensorPrimitive> + Send + Sync + 'static,
 ) -> Vec<FusionTensor<B::FusionRuntime>> {
     let client = inputs[0].client.clone();
     let mut read = vec![];
-    let inputs = inputs.map(|input| <Float as FusionValueAdapter<B>>::append_input_ir(input, &mut read));
+    let inputs = inputs.into_iter().map(|input| <Float as FusionValueAdapter<B>>::append_input_ir(input, &mut read));
+    let inputs: Vec<_> = inputs.collect();
     let mut written = vec![];
     let outputs: Vec<_> = specs
         .iter()
@@ -96,7 +85,8 @@ fn register<B: FusionBackend, const N: usize>(
         .collect();
     let description = CustomOpIr { id: name.into(), inputs: read, outputs: written, scalars: vec![] };
     let operation = OperationFn(move |handles: &mut _| {
-        let inputs = inputs.each_ref().map(|input| <Float as FusionValueAdapter<B>>::resolve_inputs(input, handles));
+        let inputs = inputs.iter().map(|input| <Float as FusionValueAdapter<B>>::resolve_inputs(input, handles));
+        let inputs = inputs.collect();
         for (result, output) in run(inputs).into_iter().zip(&outputs) {
             <Float as FusionValueAdapter<B>>::register_output_handles(result, output, handles);
         }

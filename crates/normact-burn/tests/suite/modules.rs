@@ -1,6 +1,6 @@
 //! What Burn does with the module around the forward pass: nesting, training, freezing, records.
 
-use burn::module::{Module, ModuleVisitor, Param, ParamGroup};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamGroup};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{GradientsParams, SgdConfig};
@@ -264,6 +264,46 @@ fn a_layer_trains_under_gradient_checkpointing() {
         let device = device.autodiff().gradient_checkpointing();
         let net = train(Net::new(&evonorm_b0(), &device), 2, &device);
         assert_ne!(values(&net, "v"), [1.0; 4], "{device:?}");
+    }
+}
+
+#[test]
+fn gradients_that_nobody_wants_leave_the_others_as_they_are() {
+    for device in devices() {
+        let device = device.autodiff();
+        let plain = images(&device).narrow(1, 0, 2);
+        let net = NormAct::new(&evonorm_b0(), 2, &device).expect("the layer fits");
+        let of_params = |x: Tensor<4>, net: &NormAct| {
+            let gradients = net.forward(x).powi_scalar(3).sum().backward();
+            ["v", "gamma", "beta"].map(|name| net.gradient(name, &gradients).expect("a parameter"))
+        };
+        let x = plain.clone().require_grad();
+        let gradients = net.forward(x.clone()).powi_scalar(3).sum().backward();
+        let dx = x.grad(&gradients).expect("x has a gradient").into_data();
+        // The first layer of a network: nobody asks for the gradient of its input.
+        let expected = ["v", "gamma", "beta"].map(|name| net.gradient(name, &gradients).expect("a parameter"));
+        assert!(expected.iter().flatten().all(|gradient| gradient.is_finite() && *gradient != 0.0));
+        assert_eq!(of_params(plain.clone(), &net), expected, "{device:?}");
+        // Frozen parameters; batch statistics go on.
+        let parts = FreezeParams::freeze(net);
+        let gradients = parts.forward(x.clone()).powi_scalar(3).sum().backward();
+        x.grad(&gradients).expect("x has a gradient").into_data().assert_eq(&dx, true);
+        assert_eq!(of_params(x, &parts), [[0.0; 2]; 3].map(Vec::from), "{device:?}");
+    }
+}
+
+/// Makes parameters constants, and leaves the mode as it is.
+struct FreezeParams;
+
+impl FreezeParams {
+    fn freeze(module: NormAct) -> NormAct {
+        module.map(&mut Self)
+    }
+}
+
+impl ModuleMapper for FreezeParams {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.set_require_grad(false)
     }
 }
 

@@ -15,8 +15,14 @@ use super::program::{
 /// The most sums of one walk: what fits the 16 KiB of shared memory that every GPU has.
 const SUMS: usize = 16;
 
-/// Lowers the forward and the backward pass.
-pub(super) fn lower(plan: &Plan, params: &[ParamExtent], running: &[ParamExtent], sizes: Sizes) -> [Lowered; 2] {
+/// Lowers the forward and the backward pass, that without the gradient of the input where nobody wants it.
+pub(super) fn lower(
+    plan: &Plan,
+    params: &[ParamExtent],
+    running: &[ParamExtent],
+    sizes: Sizes,
+    wants_input: bool,
+) -> [Lowered; 2] {
     let axes = |extent: &ParamExtent| match extent {
         ParamExtent::PerChannel => Axes::CHANNEL,
         ParamExtent::Scalar => Axes::NONE,
@@ -26,8 +32,17 @@ pub(super) fn lower(plan: &Plan, params: &[ParamExtent], running: &[ParamExtent]
     let extents = (&params[..], &running[..]);
     let updates: Vec<_> = plan.joint.updates.iter().copied().zip(running.iter().copied()).collect();
     let gradients: Vec<_> = plan.joint.param_gradients.iter().copied().zip(params.iter().copied()).collect();
+    let unread;
+    let backward = if wants_input {
+        &plan.backward
+    } else {
+        let mut schedule = plan.backward.clone();
+        schedule.passes.iter_mut().for_each(|pass| pass.write = None);
+        unread = schedule;
+        &unread
+    };
     let forward = schedule(plan, &plan.forward, &updates, extents, sizes, &HashMap::new());
-    let backward = schedule(plan, &plan.backward, &gradients, extents, sizes, &forward.exported);
+    let backward = schedule(plan, backward, &gradients, extents, sizes, &forward.exported);
     [forward, backward]
 }
 
@@ -64,13 +79,14 @@ fn schedule(
     }
     let mut exported = HashMap::new();
     for &id in &schedule.exported {
-        exported.insert(id, code.allocate(sizes.slots(graph.axes(id)).iter().product()));
+        exported.insert(id, code.exports);
+        code.exports += sizes.slots(graph.axes(id)).iter().product::<usize>();
     }
     let mut partial = HashMap::new();
     let across: Vec<ValueId> = if finishes_in_blocks { vec![] } else { schedule.across.clone() };
     for &id in &across {
         let columns = if is_complete(id) { sizes.slots(graph.axes(id))[1] } else { channel_blocks };
-        let offset = code.allocate(sample_blocks * position_blocks * columns);
+        let offset = code.scratch(sample_blocks * position_blocks * columns);
         partial.insert(id, (offset, columns));
     }
     let full = |id: ValueId| (id, Target::Full, Axes::INPUT);
@@ -175,7 +191,8 @@ struct Code<'a> {
     known_counts: HashMap<(Axes, Axes), usize>,
     inputs: Vec<Source>,
     outputs: Vec<Target>,
-    results: usize,
+    exports: usize,
+    scratch: usize,
     registers: usize,
     homes: HashMap<ValueId, Home>,
     /// The reductions that the forward pass keeps, and those of the kernel before; such a buffer is bound
@@ -224,7 +241,8 @@ impl<'a> Code<'a> {
             known_counts: HashMap::new(),
             inputs: vec![],
             outputs: vec![],
-            results: 0,
+            exports: 0,
+            scratch: 0,
             registers: 0,
             homes: HashMap::new(),
             kept: HashMap::new(),
@@ -254,7 +272,8 @@ impl<'a> Code<'a> {
             blocks: self.blocks.count.iter().product(),
             inputs: self.inputs,
             outputs: self.outputs,
-            results: self.results,
+            exports: self.exports,
+            scratch: self.scratch,
         }
     }
 
@@ -272,9 +291,10 @@ impl<'a> Code<'a> {
         })
     }
 
-    fn allocate(&mut self, len: usize) -> usize {
-        self.results += len;
-        self.results - len
+    /// Where so many numbers of scratch memory begin.
+    fn scratch(&mut self, len: usize) -> usize {
+        self.scratch += len;
+        self.scratch - len
     }
 
     fn number(&mut self, value: usize) -> usize {
@@ -440,7 +460,7 @@ impl<'a> Code<'a> {
         for (id, target, axes) in writes {
             let index = match target {
                 Target::Full => self.element_index(),
-                Target::Results | Target::Final(_) => self.slots_index(axes, 0),
+                Target::Exports | Target::Scratch | Target::Final(_) => self.slots_index(axes, 0),
             };
             walk.writes.push(Write { value: registers[&id], output: self.output(target), index });
         }
@@ -463,16 +483,16 @@ impl<'a> Code<'a> {
                 let stride = self.known(NumberKey::One, 1);
                 index.terms.push(Term { of: Coordinate::Column, unit: 1, stride });
             }
-            places.push((self.output(Target::Results), index));
+            places.push((self.output(Target::Scratch), index));
             return (Result { statistic, register: None, places }, false);
         }
         if placement.exported.is_some() || !is_single {
-            let offset = match placement.exported {
-                Some(offset) => offset,
-                None => self.allocate(self.sizes.slots(axes).iter().product()),
+            let (target, offset) = match placement.exported {
+                Some(offset) => (Target::Exports, offset),
+                None => (Target::Scratch, self.scratch(self.sizes.slots(axes).iter().product())),
             };
             let index = self.slots_index(axes, offset);
-            let output = self.output(Target::Results);
+            let output = self.output(target);
             if !is_single {
                 self.homes.insert(id, Home::Output(output, index.clone()));
                 publishes = true;
@@ -559,7 +579,7 @@ impl<'a> Code<'a> {
             return Op::Input(self.input(Source::Kept), index);
         }
         let index = self.exported.get(&id).cloned().expect("reductions are given or computed");
-        Op::Input(self.input(Source::Results), index)
+        Op::Input(self.input(Source::Exports), index)
     }
 
     /// Sums what the blocks have left of a sum across them.
@@ -571,7 +591,7 @@ impl<'a> Code<'a> {
         let channels = Span { kind, extent: Extent::Number(columns_number) };
         let positions = Span { kind: SpanKind::One, extent: Extent::Block };
         let is_single = channels.is_single();
-        let input = self.input(Source::Results);
+        let input = self.input(Source::Scratch);
         let one = self.known(NumberKey::One, 1);
         let offset = self.number(offset);
         let row = Term { of: Coordinate::Sample, unit: 1, stride: columns_number };

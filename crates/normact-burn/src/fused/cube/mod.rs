@@ -17,7 +17,8 @@ use normact_plan::Sizes;
 
 use self::kernel::layer_kernel;
 use self::program::{Kernel, Lowered, Source, Target};
-use super::{FusedLayer, SLOTS, Spec};
+use super::slots::Slots;
+use super::{FusedLayer, Spec, sizes};
 use crate::lower::Plan;
 
 /// With fewer blocks than this, most of a GPU would be idle.
@@ -40,11 +41,11 @@ pub(crate) struct Compiled {
 }
 
 impl Compiled {
-    pub(crate) fn new(layer: &Plan, mode: Mode, sizes: Sizes) -> Self {
+    fn new(layer: &Plan, mode: Mode, sizes: Sizes, wants_input: bool) -> Self {
         let plan = normact_plan::Plan::new(&layer.layer.dag, mode, sizes);
         let params: Vec<Extent> = layer.layer.dag.params().iter().map(|param| param.extent).collect();
         let running: Vec<Extent> = layer.buffers.list().iter().map(|buffer| buffer.extent).collect();
-        let [forward, backward] = lowering::lower(&plan, &params, &running, sizes);
+        let [forward, backward] = lowering::lower(&plan, &params, &running, sizes, wants_input);
         let has_input_gradient = plan.joint.input_gradient.is_some();
         Self { forward, backward, has_input_gradient, elements: sizes.elements() }
     }
@@ -80,70 +81,57 @@ pub(super) fn kernels(plan: &Plan, mode: Mode, sizes: Sizes) -> [usize; 2] {
 #[cfg(feature = "fusion")]
 pub(super) fn lengths(plan: &Plan, mode: Mode, sizes: Sizes) -> (usize, Vec<usize>) {
     let compiled = compiled(plan, mode, sizes);
-    (compiled.forward.blocks.results.max(1), compiled.forward.finals.iter().copied().flatten().collect())
+    (compiled.forward.blocks.exports.max(1), compiled.forward.finals.iter().copied().flatten().collect())
 }
 
 fn compiled(plan: &Plan, mode: Mode, sizes: Sizes) -> Arc<Compiled> {
-    plan.on_gpu.get((mode, sizes), || Compiled::new(plan, mode, sizes))
+    compiled_for(plan, mode, sizes, true)
+}
+
+/// The layer for a backward pass that may not need the gradient of the input.
+fn compiled_for(plan: &Plan, mode: Mode, sizes: Sizes, wants_input: bool) -> Arc<Compiled> {
+    plan.on_gpu.get((mode, sizes, wants_input), || Compiled::new(plan, mode, sizes, wants_input))
 }
 
 impl FusedLayer for CubeBackend {
     fn layer_forward(
         x: CubeTensor,
-        s0: CubeTensor,
-        s1: CubeTensor,
-        s2: CubeTensor,
-        s3: CubeTensor,
-        s4: CubeTensor,
-        s5: CubeTensor,
-        s6: CubeTensor,
-        s7: CubeTensor,
-        s8: CubeTensor,
-        s9: CubeTensor,
+        params: Slots<CubeBackend>,
+        running: Slots<CubeBackend>,
         spec: Spec,
     ) -> (CubeTensor, CubeTensor, Vec<CubeTensor>) {
         let x = into_contiguous(x);
-        let compiled = compiled(&spec.plan, spec.mode, sizes(&x));
+        let compiled = compiled(&spec.plan, spec.mode, sizes(x.meta.shape()));
         let y = empty(&x, x.meta.shape().clone());
-        let tensors = Tensors {
-            params: params([s0, s1, s2, s3, s4, s5, s6, s7, s8, s9], &spec),
-            x,
-            dy: None,
-            kept: None,
-            full: y,
-            spec: &spec,
-        };
+        let tensors =
+            Tensors { params: contiguous(params), running: contiguous(running), x, dy: None, kept: None, full: y };
         let (kept, updates) = tensors.run(&compiled.forward);
         (tensors.full, kept, updates.into_iter().flatten().collect())
     }
 
     fn layer_backward(
         x: CubeTensor,
-        s0: CubeTensor,
-        s1: CubeTensor,
-        s2: CubeTensor,
-        s3: CubeTensor,
-        s4: CubeTensor,
-        s5: CubeTensor,
-        s6: CubeTensor,
-        s7: CubeTensor,
-        s8: CubeTensor,
-        s9: CubeTensor,
+        params: Slots<CubeBackend>,
+        running: Slots<CubeBackend>,
         kept: CubeTensor,
         dy: CubeTensor,
         spec: Spec,
+        wants_input: bool,
     ) -> (CubeTensor, Vec<CubeTensor>) {
         let x = into_contiguous(x);
-        let compiled = compiled(&spec.plan, spec.mode, sizes(&x));
-        let shape = x.meta.shape().clone();
-        let dx = if compiled.has_input_gradient { empty(&x, shape) } else { zeros(&x, shape) };
+        let compiled = compiled_for(&spec.plan, spec.mode, sizes(x.meta.shape()), wants_input);
+        let dx = match (wants_input, compiled.has_input_gradient) {
+            (true, true) => empty(&x, x.meta.shape().clone()),
+            (true, false) => zeros(&x, x.meta.shape().clone()),
+            (false, _) => x.clone(),
+        };
         let tensors = Tensors {
-            params: params([s0, s1, s2, s3, s4, s5, s6, s7, s8, s9], &spec),
+            params: contiguous(params),
+            running: contiguous(running),
             x,
             dy: Some(into_contiguous(dy)),
             kept: Some(kept),
             full: dx,
-            spec: &spec,
         };
         let (_, gradients) = tensors.run(&compiled.backward);
         let declared = spec.plan.layer.dag.params().iter();
@@ -155,16 +143,8 @@ impl FusedLayer for CubeBackend {
     }
 }
 
-fn sizes(x: &CubeTensor) -> Sizes {
-    let dims: Vec<usize> = x.meta.shape().iter().copied().collect();
-    Sizes { samples: dims[0], channels: dims[1], positions: dims[2..].iter().product() }
-}
-
-/// Parameters, then running averages.
-fn params(tensors: [CubeTensor; SLOTS], spec: &Spec) -> Vec<CubeTensor> {
-    let params = spec.plan.layer.dag.params().len();
-    let running = spec.plan.buffers.list().len();
-    tensors.into_iter().take(params + running).map(into_contiguous).collect()
+fn contiguous(slots: Slots<CubeBackend>) -> Vec<CubeTensor> {
+    slots.tensors.into_iter().map(into_contiguous).collect()
 }
 
 fn empty(like: &CubeTensor, shape: Shape) -> CubeTensor {
@@ -176,53 +156,57 @@ fn zeros(like: &CubeTensor, shape: Shape) -> CubeTensor {
     burn_cubecl::ops::numeric::zeros_client(like.client.clone(), like.device.clone(), shape, DType::F32)
 }
 
+/// What a kernel writes beside tensors that are asked for.
+struct Memory {
+    exports: CubeTensor,
+    scratch: CubeTensor,
+}
+
 /// The tensors of one pass.
-struct Tensors<'a> {
+struct Tensors {
     x: CubeTensor,
     dy: Option<CubeTensor>,
     params: Vec<CubeTensor>,
+    running: Vec<CubeTensor>,
     kept: Option<CubeTensor>,
     /// The full-size result.
     full: CubeTensor,
-    spec: &'a Spec,
 }
 
-impl Tensors<'_> {
-    /// Gives the results of the blocks and the final values.
+impl Tensors {
+    /// Gives what the blocks export and the final values.
     fn run(&self, lowered: &Lowered) -> (CubeTensor, Vec<Option<CubeTensor>>) {
         let finals = lowered.finals.iter().map(|len| len.map(|len| empty(&self.x, Shape::new([len]))));
         let finals: Vec<Option<CubeTensor>> = finals.collect();
-        let results = empty(&self.x, Shape::new([lowered.blocks.results.max(1)]));
-        self.launch(&lowered.blocks, None, &results, &finals);
+        let memory = |kernel: &Kernel| Memory {
+            exports: empty(&self.x, Shape::new([kernel.exports.max(1)])),
+            scratch: empty(&self.x, Shape::new([kernel.scratch.max(1)])),
+        };
+        let of_blocks = memory(&lowered.blocks);
+        self.launch(&lowered.blocks, None, &of_blocks, &finals);
         if let Some(finish) = &lowered.finish {
-            let own = empty(&self.x, Shape::new([finish.results.max(1)]));
-            self.launch(finish, Some(&results), &own, &finals);
+            self.launch(finish, Some(&of_blocks), &memory(finish), &finals);
         }
-        (results, finals)
+        (of_blocks.exports, finals)
     }
 
-    fn launch(
-        &self,
-        kernel: &Kernel,
-        before: Option<&CubeTensor>,
-        results: &CubeTensor,
-        finals: &[Option<CubeTensor>],
-    ) {
+    fn launch(&self, kernel: &Kernel, before: Option<&Memory>, own: &Memory, finals: &[Option<CubeTensor>]) {
         if kernel.is_empty() {
             return;
         }
-        let params = self.spec.plan.layer.dag.params().len();
         let input = |&source: &Source| match source {
             Source::Input => self.x.clone(),
             Source::Upstream => self.dy.clone().expect("only backward passes read it"),
             Source::Param(number) => self.params[number].clone(),
-            Source::Running(number) => self.params[params + number].clone(),
+            Source::Running(number) => self.running[number].clone(),
             Source::Kept => self.kept.clone().expect("only backward passes read it"),
-            Source::Results => before.expect("only the second kernel reads them").clone(),
+            Source::Exports => before.expect("only the second kernel reads them").exports.clone(),
+            Source::Scratch => before.expect("only the second kernel reads it").scratch.clone(),
         };
         let output = |&target: &Target| match target {
             Target::Full => self.full.clone(),
-            Target::Results => results.clone(),
+            Target::Exports => own.exports.clone(),
+            Target::Scratch => own.scratch.clone(),
             Target::Final(number) => finals[number].clone().expect("it is written"),
         };
         let mut inputs = SequenceArg::new();

@@ -5,8 +5,8 @@
 //!
 //! A block of the schedule is the work of one workgroup. Each pass becomes **walks**: one for the
 //! reductions to the same axes, which visits the slots of those axes that the block holds. The results
-//! of a walk with a single slot stay in registers; others go to a buffer, from where later walks of the
-//! same workgroup read them, and so do results that leave the block.
+//! of a walk with a single slot stay in registers; others go to scratch memory, from where later walks of
+//! the same workgroup read them. Results that leave the pass have a buffer of their own, since that is kept.
 
 use std::collections::HashMap;
 
@@ -185,15 +185,22 @@ pub(super) enum Source {
     Running(usize),
     /// What the forward pass keeps.
     Kept,
-    /// The results of the kernel before.
-    Results,
+    /// What the kernel before exports.
+    Exports,
+    /// What the kernel before leaves for this one.
+    Scratch,
 }
 
 /// A buffer that a kernel writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
+    /// The full-size result.
     Full,
-    Results,
+    /// Results that leave the pass: what the forward pass keeps.
+    Exports,
+    /// Results that walks of the same kernel read, and what is left for the second kernel.
+    Scratch,
+    /// A small result.
     Final(usize),
 }
 
@@ -206,8 +213,10 @@ pub(super) struct Kernel {
     pub(super) blocks: usize,
     pub(super) inputs: Vec<Source>,
     pub(super) outputs: Vec<Target>,
-    /// The length of its results.
-    pub(super) results: usize,
+    /// How many numbers it exports.
+    pub(super) exports: usize,
+    /// How many numbers of scratch it needs.
+    pub(super) scratch: usize,
 }
 
 impl Kernel {
