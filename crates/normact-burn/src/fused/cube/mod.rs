@@ -30,6 +30,9 @@ const SMALL: usize = 1 << 16;
 /// Workgroups in a line; a GPU has a limit, and more of them make a rectangle.
 const LINE: usize = 1 << 15;
 
+/// Operations of a kernel; drivers take more than proportionally longer to compile more of them.
+const MOST_OPERATIONS: usize = 2000;
+
 /// A layer lowered for one mode and one shape.
 #[derive(Debug)]
 pub(crate) struct Compiled {
@@ -52,16 +55,23 @@ impl Compiled {
 
     /// Why the device had better not run it.
     fn obstacle(&self, device: &CubeDevice) -> Option<String> {
+        if self.elements > u32::MAX as usize {
+            return Some("its input has more than 2^32 elements, and kernels count in 32 bits".to_owned());
+        }
         let blocks = self.forward.blocks.blocks.min(self.backward.blocks.blocks);
         if blocks < FEW_BLOCKS && self.elements > SMALL {
             return Some(format!(
                 "its statistics are of so many elements that {blocks} workgroup(s) would do all the work"
             ));
         }
+        let kernels = || self.forward.kernels().chain(self.backward.kernels());
+        let operations = kernels().map(Kernel::operations).max().unwrap_or(0);
+        if operations > MOST_OPERATIONS {
+            return Some(format!("a kernel of {operations} operations takes a driver too long to compile"));
+        }
         let limit = device.client().properties().hardware.max_bindings as usize;
-        let kernels = self.forward.kernels().chain(self.backward.kernels());
         // One buffer is for sizes.
-        let buffers = kernels.map(|kernel| kernel.inputs.len() + kernel.outputs.len() + 1).max().unwrap_or(0);
+        let buffers = kernels().map(|kernel| kernel.inputs.len() + kernel.outputs.len() + 1).max().unwrap_or(0);
         (buffers > limit).then(|| format!("a kernel needs {buffers} buffers, and the device allows {limit}"))
     }
 }
@@ -217,8 +227,8 @@ impl Tensors {
         kernel.numbers.iter().for_each(|&number| numbers.push(number));
         let mut counts = SequenceArg::new();
         kernel.counts.iter().for_each(|&count| counts.push(count));
-        let line = kernel.blocks.min(LINE);
-        let grid = CubeCount::Static(line as u32, kernel.blocks.div_ceil(line) as u32, 1);
+        let lines = kernel.blocks.div_ceil(LINE);
+        let grid = CubeCount::Static(kernel.blocks.div_ceil(lines) as u32, lines as u32, 1);
         // SAFETY: indices follow from the sizes that the buffers were made or checked for.
         #[allow(unsafe_code)]
         unsafe {

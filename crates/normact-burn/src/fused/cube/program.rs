@@ -224,6 +224,12 @@ impl Kernel {
     pub(super) fn is_empty(&self) -> bool {
         self.program.walks.is_empty()
     }
+
+    /// The operations that are unrolled into its code.
+    pub(super) fn operations(&self) -> usize {
+        let walks = self.program.walks.iter();
+        walks.map(|walk| walk.block_ops.len() + walk.slot_ops.len() + walk.element_ops.len()).sum()
+    }
 }
 
 /// A lowered schedule.
