@@ -5,21 +5,24 @@
 //! Burn's optimizers, and its parameters and running statistics appear in records under the names
 //! of the formula (`norm.gamma`, `norm.running_var`).
 //!
-//! A forward pass lowers the graph operation by operation to Burn tensors, so that it runs on every
-//! back-end and Burn's autodiff derives the gradient. It is the plain reading of the graph, and the
-//! yardstick for a fused path behind the same module. What the operations mean is
-//! [`normact_ir::evaluate`]; the results agree with it to rounding.
+//! A layer runs as one operation forward and one backward, from a plan ([`normact_plan`]); where that is not
+//! possible it runs operation by operation, the plain reading of the graph, and says so. What the
+//! operations mean is [`normact_ir::evaluate`]; the results agree with it to rounding.
 //!
 //! * `module` is the module: parameters, buffers, shapes and number formats;
-//! * `lower` runs the graph in the one view that all ranks share, samples x channels x positions;
-//! * `moments` are statistics over index sets;
-//! * `tensor_math` are the operations whose Burn namesake differs in a value or a gradient.
+//! * `prepared` is what is known of a layer before its first input;
+//! * `fused` is the one operation, on the CPU, on CubeCL runtimes and in autodiff;
+//! * `lower` runs the graph operation by operation, in the one view that all ranks share, samples x
+//!   channels x positions, `moments` are statistics over index sets there, and `tensor_math` the operations
+//!   whose Burn namesake differs in a value or a gradient;
+//! * `upstream` starts a backward pass from a given gradient.
 
 mod error;
 mod fused;
 mod lower;
 mod module;
 mod moments;
+mod prepared;
 mod tensor_math;
 mod upstream;
 

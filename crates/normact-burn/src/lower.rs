@@ -5,74 +5,22 @@
 
 use burn::module::{Param, RunningState};
 use burn::tensor::{FloatDType, Tensor};
-use normact_cpu::{Compiled, Lane};
-use normact_ir::{
-    Buffer, Buffers, Dag, IndexSet, Layer, Mode, NodeId, Op, Operands, Prim, Reduction, Running, Shape, ShapeError,
-    bessel, check,
-};
-use normact_plan::Sizes;
+use normact_ir::{Buffer, IndexSet, Mode, NodeId, Op, Operands, Prim, Reduction, Running, bessel};
 
-use crate::fused::{Cache, cube};
 use crate::moments::{Averages, as_value, root};
+use crate::prepared::Prepared;
 use crate::tensor_math::*;
-
-/// A layer with everything about it that is known before the first input.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) layer: Layer,
-    pub(crate) channels: usize,
-    pub(crate) buffers: Buffers,
-    /// The layer compiled for the CPU.
-    pub(crate) on_cpu: Cache<(Mode, Sizes, Lane), Compiled>,
-    /// The layer lowered for GPUs, with or without the gradient of the input.
-    pub(crate) on_gpu: Cache<(Mode, Sizes, bool), cube::Compiled>,
-    /// How often each node is read in training.
-    training_reads: Vec<usize>,
-    /// The same in evaluation, where batch statistics do not read their operand.
-    evaluation_reads: Vec<usize>,
-}
-
-impl Plan {
-    /// # Errors
-    /// Everything about the layer that does not fit the number of channels.
-    pub(crate) fn new(layer: Layer, channels: usize) -> Result<Self, Vec<ShapeError>> {
-        let any_input = Shape::new(&[1, channels]).map_err(|error| vec![error])?;
-        let (errors, _) = check(&layer.dag, &any_input);
-        if !errors.is_empty() {
-            return Err(errors);
-        }
-        let buffers = Buffers::of(&layer.dag);
-        let training_reads = reads(&layer.dag, &buffers, Mode::Training);
-        let evaluation_reads = reads(&layer.dag, &buffers, Mode::Evaluation);
-        Ok(Self {
-            layer,
-            channels,
-            buffers,
-            on_cpu: Cache::new(),
-            on_gpu: Cache::new(),
-            training_reads,
-            evaluation_reads,
-        })
-    }
-
-    fn reads(&self, mode: Mode) -> &[usize] {
-        match mode {
-            Mode::Training => &self.training_reads,
-            Mode::Evaluation => &self.evaluation_reads,
-        }
-    }
-}
 
 /// Computes the layer of `x`, viewed as samples x channels x positions; the result broadcasts to the
 /// same sizes. In training the running averages are updated.
 pub(crate) fn run(
-    plan: &Plan,
+    prepared: &Prepared,
     mode: Mode,
     x: Tensor<3>,
     params: &[Param<Tensor<1>>],
     running: &[RunningState<Tensor<1>>],
 ) -> Tensor<3> {
-    let (dag, reads) = (&plan.layer.dag, plan.reads(mode));
+    let (dag, reads) = (&prepared.layer.dag, prepared.reads(mode));
     let (device, dtype) = (x.device(), FloatDType::from(x.dtype()));
     let mut values = Values { values: vec![None; dag.len()], reads_left: reads.to_vec() };
     let mut averages = Averages::default();
@@ -85,19 +33,19 @@ pub(crate) fn run(
             (Op::Prim(prim), operands) => apply(prim, operands, &mut values),
             (Op::Moment(op), operands) => {
                 let finish = |average| if op.moment().is_root() { root(average, op.eps().get()) } else { average };
-                match (plan.buffers.of_node(id), mode, operands) {
+                match (prepared.buffers.of_node(id), mode, operands) {
                     (Some(buffer), Mode::Evaluation, _) => {
                         let average = running[buffer].value_sync().to_device(&device);
                         finish(along_channels(average, dtype))
                     }
                     (buffer, _, Operands::One(operand)) => {
                         let x = values.read(operand);
-                        let reduction = Reduction::new(x.dims(), op.over(), group_count(op.over(), plan.channels));
+                        let reduction = Reduction::new(x.dims(), op.over(), group_count(op.over(), prepared.channels));
                         let average = averages.of(operand, x, reduction, op.moment().quantity());
                         if let Some(buffer) = buffer
                             && !std::mem::replace(&mut updated[buffer], true)
                         {
-                            let tracked = &plan.buffers.list()[buffer];
+                            let tracked = &prepared.buffers.list()[buffer];
                             update(&running[buffer], tracked, average.clone(), reduction.count());
                         }
                         as_value(reduction, finish(average))
@@ -191,20 +139,9 @@ pub(crate) fn update<const D: usize>(
 
 fn group_count(over: IndexSet, channels: usize) -> usize {
     match over {
-        IndexSet::Group(groups) => groups.count(channels).expect("a plan fits its number of channels"),
+        IndexSet::Group(groups) => {
+            groups.count(channels).expect("a layer is prepared for a number of channels that fits")
+        }
         IndexSet::Batch | IndexSet::Instance | IndexSet::Layer | IndexSet::Channel | IndexSet::All => 1,
     }
-}
-
-/// How often each node's value is read; 0 for nodes that need not be computed.
-fn reads(dag: &Dag, buffers: &Buffers, mode: Mode) -> Vec<usize> {
-    let mut reads = vec![0; dag.len()];
-    reads[dag.output().index()] = 1;
-    for id in dag.ids().rev() {
-        let from_buffer = mode == Mode::Evaluation && buffers.of_node(id).is_some();
-        if reads[id.index()] > 0 && !from_buffer {
-            dag.operands(id).iter().for_each(|operand| reads[operand.index()] += 1);
-        }
-    }
-    reads
 }

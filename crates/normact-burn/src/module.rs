@@ -12,7 +12,8 @@ use normact_ir::{Layer, Mode, Shape, ShapeError};
 
 use crate::error::{BuildError, ValueError};
 use crate::fused::{self, Path, Spec};
-use crate::lower::{self, Plan};
+use crate::lower;
+use crate::prepared::Prepared;
 
 /// A layer of the language as a Burn module, for a fixed number of channels.
 ///
@@ -24,7 +25,7 @@ use crate::lower::{self, Plan};
 /// [`Module::freeze`] do what they do for [`burn::nn::BatchNorm`]. As with that module, clones
 /// share their buffers, while `valid` and `train` make new ones.
 ///
-/// Half-precision inputs are computed in f32 and the result is cast back; f64 inputs are computed
+/// Half-precision inputs are computed in f32, and the result is of their format; f64 inputs are computed
 /// in f64.
 ///
 /// ```
@@ -47,11 +48,18 @@ use crate::lower::{self, Plan};
 /// ```
 #[derive(Debug, Clone)]
 pub struct NormAct {
-    plan: Arc<Plan>,
+    prepared: Arc<Prepared>,
     params: Vec<Param<Tensor<1>>>,
     running: Vec<RunningState<Tensor<1>>>,
     training: Param<Flag>,
+    choice: Choice,
+}
+
+/// What a caller may choose about how a layer runs.
+#[derive(Debug, Clone, Copy, Default)]
+struct Choice {
     op_by_op: bool,
+    lanes: Option<usize>,
 }
 
 impl NormAct {
@@ -60,22 +68,22 @@ impl NormAct {
     /// # Errors
     /// The layer does not fit the number of channels: `group(5)` on 12 channels.
     pub fn new(layer: &Layer, channels: usize, device: &Device) -> Result<Self, BuildError> {
-        let plan = Plan::new(layer.clone(), channels).map_err(|errors| BuildError {
+        let prepared = Prepared::new(layer.clone(), channels).map_err(|errors| BuildError {
             layer: layer.name.clone(),
             channels,
             errors,
         })?;
         let full = |len: usize, value: f64| Tensor::<1>::full([len], value, device);
         let params = layer.dag.params().iter();
-        let running = plan.buffers.list().iter();
+        let running = prepared.buffers.list().iter();
         Ok(Self {
             params: params
                 .map(|param| Param::from_tensor(full(param.extent.len(channels), param.init.get())))
                 .collect(),
             running: running.map(|buffer| RunningState::new(full(buffer.len(channels), buffer.init()))).collect(),
             training: Param::from_bool(true),
-            op_by_op: false,
-            plan: Arc::new(plan),
+            choice: Choice::default(),
+            prepared: Arc::new(prepared),
         })
     }
 
@@ -98,17 +106,17 @@ impl NormAct {
 
     /// How [`Self::forward`] executes the layer for such an input.
     pub fn path<const D: usize>(&self, x: &Tensor<D>) -> Path {
-        if self.op_by_op {
+        if self.choice.op_by_op {
             return Path::OpByOp("it was asked for".to_owned());
         }
-        fused::path(&self.plan, self.mode(x), fused::sizes(&x.shape()), &x.device(), x.dtype())
+        fused::path(&self.spec(self.mode(x)), x)
     }
 
     /// How many kernels the forward and the backward pass of such an input launch; `None` on a CPU,
     /// and where the layer runs operation by operation.
     pub fn kernels<const D: usize>(&self, x: &Tensor<D>) -> Option<[usize; 2]> {
         match self.path(x) {
-            Path::Fused => fused::kernels(&self.plan, self.mode(x), fused::sizes(&x.shape()), &x.device()),
+            Path::Fused => fused::kernels(&self.spec(self.mode(x)), x),
             Path::OpByOp(_) => None,
         }
     }
@@ -151,7 +159,18 @@ impl NormAct {
     /// The same layer, executed operation by operation: the plain reading of the formula, for
     /// comparison and for back-ends that record operations.
     pub fn op_by_op(self) -> Self {
-        Self { op_by_op: true, ..self }
+        Self { choice: Choice { op_by_op: true, ..self.choice }, ..self }
+    }
+
+    /// The same layer with kernels that read so many neighbouring elements at a time where they can, instead of
+    /// what the device reads best: for tests.
+    #[doc(hidden)]
+    pub fn reading(self, lanes: usize) -> Self {
+        Self { choice: Choice { lanes: Some(lanes), ..self.choice }, ..self }
+    }
+
+    fn spec(&self, mode: Mode) -> Spec {
+        Spec { layer: self.prepared.clone(), mode, lanes: self.choice.lanes }
     }
 
     fn mode<const D: usize>(&self, x: &Tensor<D>) -> Mode {
@@ -160,17 +179,26 @@ impl NormAct {
     }
 
     fn forward_fused<const D: usize>(&self, x: Tensor<D>, mode: Mode) -> Tensor<D> {
-        let (dtype, device) = (x.dtype(), x.device());
-        let in_f32 = |tensor: Tensor<1>| if tensor.dtype() == DType::F32 { tensor } else { tensor.cast(DType::F32) };
-        let params = self.params.iter().map(|param| in_f32(param.val())).collect();
-        let running = self.running.iter().map(|running| in_f32(running.value_sync().to_device(&device))).collect();
-        let x = if dtype == DType::F32 { x } else { x.cast(DType::F32) };
-        let spec = Spec { plan: self.plan.clone(), mode };
-        let (y, updates) = fused::forward(spec, x, params, running);
+        let (format, device) = (x.dtype(), x.device());
+        let x = if fused::reads(&device, format) { x } else { x.cast(DType::F32) };
+        let params: Vec<Tensor<1>> = self.params.iter().map(|param| param.val()).collect();
+        let running: Vec<Tensor<1>> =
+            self.running.iter().map(|running| running.value_sync().to_device(&device)).collect();
+        let mut formats = params.iter().chain(&running).map(|tensor| tensor.dtype());
+        let first = formats.next().unwrap_or(DType::F32);
+        let small =
+            if fused::reads(&device, first) && formats.all(|format| format == first) { first } else { DType::F32 };
+        let converted = |tensors: Vec<Tensor<1>>| {
+            tensors
+                .into_iter()
+                .map(|tensor| if tensor.dtype() == small { tensor } else { tensor.cast(small) })
+                .collect()
+        };
+        let (y, updates) = fused::forward(self.spec(mode), x, converted(params), converted(running));
         for (running, new) in self.running.iter().zip(updates) {
             running.update(new.detach().cast(running.value_sync().dtype()));
         }
-        if dtype == DType::F32 { y } else { y.cast(dtype) }
+        if y.dtype() == format { y } else { y.cast(format) }
     }
 
     fn forward_op_by_op<const D: usize>(&self, x: Tensor<D>, mode: Mode) -> Tensor<D> {
@@ -178,7 +206,7 @@ impl NormAct {
         let view = [dims[0], dims[1], dims[2..].iter().product()];
         let dtype = x.dtype();
         let x = x.reshape(view).cast(computed_in(dtype));
-        let y = lower::run(&self.plan, mode, x, &self.params, &self.running).cast(dtype);
+        let y = lower::run(&self.prepared, mode, x, &self.params, &self.running).cast(dtype);
         let y = if y.dims() == view { y } else { y.expand(view) };
         y.reshape(dims)
     }
@@ -203,12 +231,12 @@ impl NormAct {
 
     /// The layer it computes.
     pub fn layer(&self) -> &Layer {
-        &self.plan.layer
+        &self.prepared.layer
     }
 
     /// The number of channels it is built for.
     pub fn channels(&self) -> usize {
-        self.plan.channels
+        self.prepared.channels
     }
 
     /// The names of the parameters, in the order of declaration.
@@ -218,7 +246,7 @@ impl NormAct {
 
     /// The names of the buffers.
     pub fn buffer_names(&self) -> impl Iterator<Item = &str> {
-        self.plan.buffers.list().iter().map(|buffer| buffer.name.as_str())
+        self.prepared.buffers.list().iter().map(|buffer| buffer.name.as_str())
     }
 
     /// The values of a parameter or buffer.
@@ -326,8 +354,8 @@ impl Module for NormAct {
             params: self.params.valid(),
             running: self.running.valid(),
             training: self.training.valid(),
-            plan: self.plan.clone(),
-            op_by_op: self.op_by_op,
+            prepared: self.prepared.clone(),
+            choice: self.choice,
         }
     }
 
@@ -354,10 +382,10 @@ impl Module for NormAct {
     }
 
     fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
-        let Self { plan, params, running, training, op_by_op } = self;
-        let names = plan.layer.dag.params().iter().map(|param| &param.name);
+        let Self { prepared, params, running, training, choice } = self;
+        let names = prepared.layer.dag.params().iter().map(|param| &param.name);
         let params = names.zip(params).map(|(name, param)| map_named(name, param, mapper)).collect();
-        let names = plan.buffers.list().iter().map(|buffer| &buffer.name);
+        let names = prepared.buffers.list().iter().map(|buffer| &buffer.name);
         let running = names.zip(running).map(|(name, running)| {
             // An update that is still pending would replace the mapped value.
             running.value_sync();
@@ -365,7 +393,7 @@ impl Module for NormAct {
         });
         let running = running.collect();
         let training = map_named(TRAINING, training, mapper);
-        Self { plan, params, running, training, op_by_op }
+        Self { prepared, params, running, training, choice }
     }
 }
 
@@ -392,7 +420,7 @@ impl ModuleDisplayDefault for NormAct {
         let with_len = |name: &str, len: usize| format!("{name} [{len}]");
         let params = self.layer().dag.params().iter();
         let params = params.map(|param| with_len(&param.name, param.extent.len(self.channels())));
-        let buffers = self.plan.buffers.list().iter();
+        let buffers = self.prepared.buffers.list().iter();
         let buffers = buffers.map(|buffer| with_len(&buffer.name, buffer.len(self.channels())));
         let mut content = content.add("layer", &self.layer().name).add("channels", &self.channels());
         for (kind, names) in [("parameters", params.collect::<Vec<_>>()), ("buffers", buffers.collect())] {

@@ -65,9 +65,9 @@ impl FusedLayer for Flex {
             // Nobody wants it.
             (None, None) => input.tensor.clone(),
         };
-        let declared = spec.plan.layer.dag.params().iter().zip(backward.params);
+        let declared = spec.layer.layer.dag.params().iter().zip(backward.params);
         let gradients = declared.map(|(param, gradient)| {
-            let len = param.extent.len(spec.plan.channels);
+            let len = param.extent.len(spec.layer.channels);
             vector(gradient.map_or_else(|| vec![0.0f32; len], |values| values.iter().map(|&x| x as f32).collect()))
         });
         (dx, gradients.collect())
@@ -87,7 +87,7 @@ fn values(tensors: &[FlexTensor]) -> Vec<&[f32]> {
 
 fn compiled(spec: &Spec, input: &Input) -> Arc<Compiled> {
     let key = (spec.mode, input.sizes, input.lane());
-    spec.plan.on_cpu.get(key, || Compiled::new(&spec.plan.layer.dag, spec.mode, input.sizes, input.lane()))
+    spec.layer.on_cpu.get(key, || Compiled::new(&spec.layer.layer.dag, spec.mode, input.sizes, input.lane()))
 }
 
 fn vector<E: burn::tensor::Element>(values: Vec<E>) -> FloatTensor<Flex> {

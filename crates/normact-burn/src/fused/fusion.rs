@@ -19,7 +19,7 @@ impl<B: FusionBackend + FusedLayer> FusedLayer for Fusion<B> {
         running: Slots<Self>,
         spec: Spec,
     ) -> (FusionTensor<B::FusionRuntime>, FusionTensor<B::FusionRuntime>, Vec<FusionTensor<B::FusionRuntime>>) {
-        let (kept, updates) = cube::lengths(&spec.plan, spec.mode, sizes(&x.shape));
+        let (kept, updates) = cube::lengths(&spec, sizes(&x.shape));
         let specs = [TensorSpec::new(x.shape.clone(), x.dtype), vector(kept)];
         let specs = specs.into_iter().chain(updates.into_iter().map(vector)).collect();
         let first_running = 1 + params.tensors.len();
@@ -44,7 +44,7 @@ impl<B: FusionBackend + FusedLayer> FusedLayer for Fusion<B> {
         spec: Spec,
         wants_input: bool,
     ) -> (FusionTensor<B::FusionRuntime>, Vec<FusionTensor<B::FusionRuntime>>) {
-        let gradients = spec.plan.layer.dag.params().iter().map(|param| vector(param.extent.len(spec.plan.channels)));
+        let gradients = spec.layer.layer.dag.params().iter().map(|param| vector(param.extent.len(spec.layer.channels)));
         let specs = std::iter::once(TensorSpec::new(x.shape.clone(), x.dtype)).chain(gradients).collect();
         let first_running = 3 + params.tensors.len();
         let inputs = [x, kept, dy].into_iter().chain(params.tensors).chain(running.tensors).collect();

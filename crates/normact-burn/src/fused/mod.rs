@@ -23,15 +23,17 @@ use burn::tensor::{DType, Device, Shape, Tensor};
 use normact_ir::Mode;
 use normact_plan::Sizes;
 
-use crate::lower::Plan;
+use crate::prepared::Prepared;
 pub use pool::{reset_most_in_use, result_bytes};
 use slots::Slots;
 
-/// A layer and the mode it runs in.
+/// A layer, and how an input of it runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Spec {
-    pub(crate) plan: Arc<Plan>,
+    pub(crate) layer: Arc<Prepared>,
     pub(crate) mode: Mode,
+    /// How many neighbouring elements a GPU's kernel reads at a time; `None` for what the device reads best.
+    pub(crate) lanes: Option<usize>,
 }
 
 /// A layer as one operation.
@@ -67,29 +69,38 @@ pub enum Path {
     OpByOp(String),
 }
 
-/// The path of a layer for an input of that device and format.
-pub(crate) fn path(plan: &Plan, mode: Mode, sizes: Sizes, device: &Device, dtype: DType) -> Path {
-    let params = plan.layer.dag.params().len();
+/// The path of an input.
+pub(crate) fn path<const D: usize>(spec: &Spec, x: &Tensor<D>) -> Path {
+    let params = spec.layer.layer.dag.params().len();
     if params > autodiff::MOST_PARAMS {
         let most = autodiff::MOST_PARAMS;
         return Path::OpByOp(format!("the layer has {params} parameters, more than {most}"));
     }
-    if dtype == DType::F64 {
+    if x.dtype() == DType::F64 {
         return Path::OpByOp("the fused path computes in f32, and the input is f64".to_owned());
     }
-    let device = device.clone().without_autodiff();
-    match device.as_dispatch() {
+    match x.device().without_autodiff().as_dispatch() {
         DispatchDevice::Flex(_) => Path::Fused,
-        DispatchDevice::Cube(device) => cube::obstacle(plan, mode, sizes, device).map_or(Path::Fused, Path::OpByOp),
+        DispatchDevice::Cube(device) => {
+            cube::obstacle(spec, sizes(&x.shape()), device, x.dtype()).map_or(Path::Fused, Path::OpByOp)
+        }
         _ => Path::OpByOp("the device has no fused path".to_owned()),
     }
 }
 
 /// How many kernels the forward and the backward pass of a fused layer are, where a device has kernels.
-pub(crate) fn kernels(plan: &Plan, mode: Mode, sizes: Sizes, device: &Device) -> Option<[usize; 2]> {
-    match device.clone().without_autodiff().as_dispatch() {
-        DispatchDevice::Cube(_) => Some(cube::kernels(plan, mode, sizes)),
+pub(crate) fn kernels<const D: usize>(spec: &Spec, x: &Tensor<D>) -> Option<[usize; 2]> {
+    match x.device().without_autodiff().as_dispatch() {
+        DispatchDevice::Cube(device) => Some(cube::kernels(spec, sizes(&x.shape()), device, x.dtype())),
         _ => None,
+    }
+}
+
+/// Whether the operation reads and writes tensors of a format as they are; others are converted to f32.
+pub(crate) fn reads(device: &Device, format: DType) -> bool {
+    match device.clone().without_autodiff().as_dispatch() {
+        DispatchDevice::Cube(_) => matches!(format, DType::F32 | DType::F16 | DType::BF16),
+        _ => format == DType::F32,
     }
 }
 

@@ -61,7 +61,7 @@ impl Blocks {
         let mut size = unit;
         if cut.positions {
             let elements: usize = unit.iter().product();
-            size[2] = (BLOCK / elements).max(RUN).min(sizes.positions);
+            size[2] = ((BLOCK / elements / RUN).max(1) * RUN).min(sizes.positions);
         }
         for axis in [1, 0] {
             let elements: usize = size.iter().product();

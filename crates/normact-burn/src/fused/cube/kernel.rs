@@ -1,18 +1,20 @@
 //! The one kernel of all layers: a program, unrolled while the kernel is built.
 //!
 //! A workgroup runs the walks of the program over its block, one after the other. In a walk, teams of
-//! threads each take a slot and visit its elements; what they accumulate is summed in shared memory.
-//! Everything is f32, and sums have a fixed order.
+//! threads each take a slot and visit its elements, some neighbouring ones at a time where memory is read
+//! faster so; what they accumulate is summed in shared memory. Tensors and small operands are read and
+//! written in their own formats; everything in between is f32, and sums have a fixed order.
 
 // What is unrolled and assigned here is expanded into a kernel, where these forms have a meaning of
 // their own.
 #![allow(clippy::assign_op_pattern, clippy::needless_range_loop)]
 
+use cubecl::ir::ElemType;
 use cubecl::prelude::*;
-use normact_ir::Prim;
 use normact_plan::graph::Statistic;
 
-use super::program::{Accumulate, Coordinate, Extent, Index, Op, Program, Span, SpanKind, Walk, number};
+use super::math::{binary, unary};
+use super::program::{Accumulate, Coordinate, Extent, Index, Op, Part, Program, Span, SpanKind, Target, Walk, number};
 
 /// How many sums one thread adds up at a time. A workgroup is at most its square.
 const RADIX: usize = 16;
@@ -60,13 +62,35 @@ struct Cursor {
     position: usize,
 }
 
+/// The memory that a kernel reads and writes: tensors in the format `T`, `N` elements at a time, small operands
+/// in the format `S`, and numbers of its own.
+#[derive(CubeType)]
+struct Buffers<T: Float, S: Float, N: Size> {
+    tensors: Sequence<Box<[Vector<T, N>]>>,
+    small: Sequence<Box<[S]>>,
+    given: Sequence<Box<[f32]>>,
+    full: Sequence<Box<[Vector<T, N>]>>,
+    finals: Sequence<Box<[S]>>,
+    own: Sequence<Box<[f32]>>,
+    numbers: Registry<usize, usize>,
+    counts: Registry<usize, f32>,
+    /// Results of walks with a single slot.
+    statistics: Registry<usize, f32>,
+}
+
 #[cube(launch_unchecked)]
-pub(super) fn layer_kernel(
-    inputs: Sequence<Box<[f32]>>,
-    mut outputs: Sequence<Box<[f32]>>,
+#[allow(clippy::too_many_arguments)]
+pub(super) fn layer_kernel<T: Float, S: Float, N: Size>(
+    tensors: Sequence<Box<[Vector<T, N>]>>,
+    small: Sequence<Box<[S]>>,
+    given: Sequence<Box<[f32]>>,
+    full: Sequence<Box<[Vector<T, N>]>>,
+    finals: Sequence<Box<[S]>>,
+    own: Sequence<Box<[f32]>>,
     numbers: Sequence<usize>,
     counts: Sequence<f32>,
     #[comptime] program: Program,
+    #[define(T, S)] _formats: [ElemType; 2],
 ) {
     // Read once: the compiler cannot know that what the kernel writes leaves them as they are.
     let mut known_numbers = Registry::<usize, usize>::new();
@@ -79,8 +103,39 @@ pub(super) fn layer_kernel(
     for number in 0..counts.len() {
         known_counts.insert(number, *counts.index(number));
     }
-    let numbers = known_numbers;
-    let counts = known_counts;
+    let statistics = Registry::<usize, f32>::new();
+    let mut buffers = Buffers::<T, S, N> {
+        tensors,
+        small,
+        given,
+        full,
+        finals,
+        own,
+        numbers: known_numbers,
+        counts: known_counts,
+        statistics,
+    };
+    let block = block(&buffers);
+    let mut shared = Shared::<[f32]>::new_slice(comptime!(program.shared));
+    #[unroll]
+    for number in 0..program.walks.len() {
+        let walk = comptime!(program.walks[number].clone());
+        let after = comptime!(walk.publishes);
+        if comptime!(walk.lanes > 1) {
+            run::<T, S, N, N>(&mut buffers, &mut shared, &block, program.workgroup, walk);
+        } else {
+            run::<T, S, N, Const<1>>(&mut buffers, &mut shared, &block, program.workgroup, walk);
+        }
+        if comptime!(after) {
+            sync_storage();
+        }
+    }
+}
+
+/// The block of this workgroup.
+#[cube]
+fn block<T: Float, S: Float, N: Size>(buffers: &Buffers<T, S, N>) -> Block {
+    let numbers = &buffers.numbers;
     let blocks = numbers.find(number::BLOCKS);
     // Workgroups beyond the last block, where the grid is not a line, do the last block again.
     let number = min(CUBE_POS, blocks - 1usize);
@@ -92,72 +147,53 @@ pub(super) fn layer_kernel(
     let sample = sample_block * numbers.find(number::BLOCK_SAMPLES);
     let channel = column * numbers.find(number::BLOCK_CHANNELS);
     let position = position_block * numbers.find(number::BLOCK_POSITIONS);
-    let block = Block {
+    Block {
         start: At { sample, channel, position, row: sample_block * rows + position_block, column },
         samples: min(numbers.find(number::BLOCK_SAMPLES), numbers.find(number::SAMPLES) - sample),
         channels: min(numbers.find(number::BLOCK_CHANNELS), numbers.find(number::CHANNELS) - channel),
         positions: min(numbers.find(number::BLOCK_POSITIONS), numbers.find(number::POSITIONS) - position),
-    };
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(program.shared));
-    let mut statistics = Registry::<usize, f32>::new();
-    #[unroll]
-    for number in 0..program.walks.len() {
-        let walk = comptime!(program.walks[number].clone());
-        let after = comptime!(walk.publishes);
-        run(&inputs, &mut outputs, &numbers, &counts, &mut statistics, &mut shared, &block, program.workgroup, walk);
-        if comptime!(after) {
-            sync_storage();
-        }
     }
 }
 
+/// Runs a walk that visits `M` elements at a time.
 #[cube]
-#[allow(clippy::too_many_arguments)]
-fn run(
-    inputs: &Sequence<Box<[f32]>>,
-    outputs: &mut Sequence<Box<[f32]>>,
-    numbers: &Registry<usize, usize>,
-    counts: &Registry<usize, f32>,
-    statistics: &mut Registry<usize, f32>,
+fn run<T: Float, S: Float, N: Size, M: Size>(
+    buffers: &mut Buffers<T, S, N>,
     shared: &mut Shared<[f32]>,
     block: &Block,
     #[comptime] workgroup: usize,
     #[comptime] walk: Walk,
 ) {
-    let samples = extent(numbers, block.samples, walk.samples);
-    let channels = extent(numbers, block.channels, walk.channels);
-    let positions = extent(numbers, block.positions, walk.positions);
+    let lanes = comptime!(walk.lanes);
+    let samples = extent(&buffers.numbers, block.samples, walk.samples);
+    let channels = extent(&buffers.numbers, block.channels, walk.channels);
+    let positions = extent(&buffers.numbers, block.positions, walk.positions) / lanes;
     let (sample_slots, channel_slots, position_slots) =
         (slots(samples, walk.samples), slots(channels, walk.channels), slots(positions, walk.positions));
     let (samples, channels, positions) =
         (elements(samples, walk.samples), elements(channels, walk.channels), elements(positions, walk.positions));
-    let mut registers = Registry::<usize, f32>::new();
+    let start = At {
+        sample: block.start.sample,
+        channel: block.start.channel,
+        position: block.start.position / lanes,
+        row: block.start.row,
+        column: block.start.column,
+    };
+    let mut registers = Registry::<usize, Vector<f32, M>>::new();
     let fixed = comptime!(walk.block_ops.clone());
-    evaluate(inputs, outputs, numbers, counts, statistics, &mut registers, &block.start, fixed);
+    evaluate::<T, S, N, M>(buffers, &mut registers, &start, fixed);
     let unit = UNIT_POS as usize;
     let team = comptime!(walk.team);
     if comptime!(walk.is_single()) {
         let at = At {
-            sample: block.start.sample,
-            channel: block.start.channel,
-            position: block.start.position,
-            row: block.start.row,
-            column: block.start.column,
+            sample: start.sample,
+            channel: start.channel,
+            position: start.position,
+            row: start.row,
+            column: start.column,
         };
         let visit = Visit { at, lane: unit, row: 0usize, is_slot: true, samples, channels, positions };
-        slot(
-            inputs,
-            outputs,
-            numbers,
-            counts,
-            statistics,
-            &mut registers,
-            shared,
-            &block.start,
-            &visit,
-            workgroup,
-            walk,
-        );
+        slot::<T, S, N, M>(buffers, &mut registers, shared, &start, &visit, workgroup, walk);
     } else {
         let teams = comptime!(workgroup / team);
         let (lane, row) =
@@ -170,26 +206,14 @@ fn run(
             let is_slot = number < all;
             let number = select(is_slot, number, 0usize);
             let at = At {
-                sample: block.start.sample + number / (channel_slots * position_slots) * samples,
-                channel: block.start.channel + number / position_slots % channel_slots * channels,
-                position: block.start.position + number % position_slots * positions,
-                row: block.start.row,
-                column: block.start.column,
+                sample: start.sample + number / (channel_slots * position_slots) * samples,
+                channel: start.channel + number / position_slots % channel_slots * channels,
+                position: start.position + number % position_slots * positions,
+                row: start.row,
+                column: start.column,
             };
             let visit = Visit { at, lane, row, is_slot, samples, channels, positions };
-            slot(
-                inputs,
-                outputs,
-                numbers,
-                counts,
-                statistics,
-                &mut registers,
-                shared,
-                &block.start,
-                &visit,
-                workgroup,
-                walk.clone(),
-            );
+            slot::<T, S, N, M>(buffers, &mut registers, shared, &start, &visit, workgroup, walk.clone());
             round += 1usize;
         }
     }
@@ -197,14 +221,9 @@ fn run(
 
 /// The work of a team on one slot.
 #[cube]
-#[allow(clippy::too_many_arguments)]
-fn slot(
-    inputs: &Sequence<Box<[f32]>>,
-    outputs: &mut Sequence<Box<[f32]>>,
-    numbers: &Registry<usize, usize>,
-    counts: &Registry<usize, f32>,
-    statistics: &mut Registry<usize, f32>,
-    registers: &mut Registry<usize, f32>,
+fn slot<T: Float, S: Float, N: Size, M: Size>(
+    buffers: &mut Buffers<T, S, N>,
+    registers: &mut Registry<usize, Vector<f32, M>>,
     shared: &mut Shared<[f32]>,
     block: &At,
     visit: &Visit,
@@ -212,27 +231,30 @@ fn slot(
     #[comptime] walk: Walk,
 ) {
     let fixed = comptime!(walk.slot_ops.clone());
-    evaluate(inputs, outputs, numbers, counts, statistics, registers, &visit.at, fixed);
+    evaluate::<T, S, N, M>(buffers, registers, &visit.at, fixed);
+    let lanes = comptime!(walk.lanes);
     let sums = comptime!(walk.accumulate.len());
     let team = comptime!(walk.team);
     let size = visit.samples * visit.channels * visit.positions;
     let first = select(visit.is_slot, visit.lane, size);
 
-    // A thread's own moments are sums of differences from its first element, which keep their digits
+    // A thread's own moments are sums of differences from its first elements, which keep their digits
     // where the mean is large, and are updated by Welford's method, which keeps them where it is not.
+    let zero = Vector::<f32, M>::new(0.0f32);
     let moments = comptime!(walk.moments());
-    let mut totals = Array::<f32>::new(comptime!(sums.max(1)));
+    let mut parts = Array::<Vector<f32, M>>::new(comptime!(sums.max(1)));
     #[unroll]
     for sum in 0..sums {
-        totals[sum] = 0.0f32;
+        parts[sum] = zero;
     }
-    let mut shifts = Array::<f32>::new(comptime!(moments.len().max(1)));
-    let mut deviations = Array::<f32>::new(comptime!((2 * moments.len()).max(1)));
+    let mut shifts = Array::<Vector<f32, M>>::new(comptime!(moments.len().max(1)));
+    let mut means = Array::<Vector<f32, M>>::new(comptime!(moments.len().max(1)));
+    let mut squares = Array::<Vector<f32, M>>::new(comptime!(moments.len().max(1)));
     #[unroll]
     for number in 0..moments.len() {
-        shifts[number] = 0.0f32;
-        deviations[comptime!(2 * number)] = 0.0f32;
-        deviations[comptime!(2 * number + 1)] = 0.0f32;
+        shifts[number] = zero;
+        means[number] = zero;
+        squares[number] = zero;
     }
     let mut seen = 0.0f32;
     let start = cursor(visit, first, comptime!(walk.clone()));
@@ -245,7 +267,7 @@ fn slot(
         let next = Cursor { sample, channel, position };
         let at = locate(visit, &next);
         let ops = comptime!(walk.element_ops.clone());
-        evaluate(inputs, outputs, numbers, counts, statistics, registers, &at, ops);
+        evaluate::<T, S, N, M>(buffers, registers, &at, ops);
         if comptime!(!moments.is_empty()) {
             seen += 1.0f32;
         }
@@ -257,27 +279,36 @@ fn slot(
             if comptime!(moment.is_some()) {
                 let number = comptime!(moment.unwrap_or(0));
                 let shift = select(seen == 1.0f32, value, shifts[number]);
-                let mean = deviations[comptime!(2 * number)];
-                let difference = value - shift;
-                let distance = difference - mean;
-                let moved = mean + distance / seen;
+                let mut difference = value - shift;
+                if comptime!(accumulate.low.is_some()) {
+                    difference = difference + registers.find(comptime!(accumulate.low.unwrap_or(0)));
+                }
+                let distance = difference - means[number];
+                let moved = means[number] + distance / Vector::new(seen);
                 shifts[number] = shift;
-                deviations[comptime!(2 * number)] = moved;
-                deviations[comptime!(2 * number + 1)] =
-                    deviations[comptime!(2 * number + 1)] + distance * (difference - moved);
+                means[number] = moved;
+                squares[number] = squares[number] + distance * (difference - moved);
             } else if comptime!(accumulate.is_square()) {
-                totals[sum] = totals[sum] + value * value;
+                parts[sum] = parts[sum] + value * value;
             } else {
-                totals[sum] = totals[sum] + value;
+                parts[sum] = parts[sum] + value;
             }
         }
         #[unroll]
         for number in 0..walk.writes.len() {
             let write = comptime!(walk.writes[number].clone());
-            let place = place(numbers, &at, comptime!(write.index.clone()));
+            let place = place(&buffers.numbers, &at, comptime!(write.index.clone()));
             let value = registers.find(write.value);
-            let output = outputs.index_mut(write.output);
-            output[place] = value;
+            match write.target {
+                Target::Full => {
+                    let full = buffers.full.index_mut(0usize);
+                    full[place] = Vector::cast_from(value);
+                }
+                Target::Final(number) => {
+                    let small = buffers.finals.index_mut(number);
+                    small[place] = S::cast_from(value.extract(0usize));
+                }
+            }
         }
         element += team;
         let moved = advance(visit, &next, &step, comptime!(walk.clone()));
@@ -285,25 +316,34 @@ fn slot(
         channel = moved.channel;
         position = moved.position;
     }
+    let mut totals = Array::<f32>::new(comptime!(sums.max(1)));
     #[unroll]
-    for number in 0..moments.len() {
-        totals[comptime!(moments[number])] = seen * (shifts[number] + deviations[comptime!(2 * number)]);
+    for sum in 0..sums {
+        let moment = comptime!(moments.iter().position(|&moment| moment == sum));
+        if comptime!(moment.is_some()) {
+            let number = comptime!(moment.unwrap_or(0));
+            totals[sum] = seen * across_lanes(shifts[number] + means[number], lanes);
+        } else {
+            totals[sum] = across_lanes(parts[sum], lanes);
+        }
     }
     if comptime!(sums > 0) {
         combine(shared, &mut totals, visit.lane, visit.row, sums, workgroup, team, comptime!(walk.slots_first));
     }
 
-    // Every thread's moments around the common mean. Their first sum would be 0 without rounding, and
+    // Every lane's moments around the common mean. Their first sum would be 0 without rounding, and
     // corrects for it.
+    let mut deviations = Array::<f32>::new(comptime!((2 * moments.len()).max(1)));
     if comptime!(!moments.is_empty()) {
         #[unroll]
         for number in 0..moments.len() {
             let accumulate = comptime!(walk.accumulate[moments[number]].clone());
-            let mean = totals[comptime!(moments[number])] / counts.find(accumulate.count);
-            let distance = (shifts[number] - mean) + deviations[comptime!(2 * number)];
-            let distance = select(seen > 0.0f32, distance, 0.0f32);
-            deviations[comptime!(2 * number)] = seen * distance;
-            deviations[comptime!(2 * number + 1)] = deviations[comptime!(2 * number + 1)] + seen * distance * distance;
+            let mean = totals[comptime!(moments[number])] / buffers.counts.find(accumulate.count);
+            let distance = (shifts[number] - Vector::new(mean)) + means[number];
+            let distance = select(seen > 0.0f32, distance, zero);
+            let drift = Vector::new(seen) * distance;
+            deviations[comptime!(2 * number)] = across_lanes(drift, lanes);
+            deviations[comptime!(2 * number + 1)] = across_lanes(squares[number] + drift * distance, lanes);
         }
         let pairs = comptime!(2 * moments.len());
         combine(shared, &mut deviations, visit.lane, visit.row, pairs, workgroup, team, comptime!(walk.slots_first));
@@ -314,7 +354,7 @@ fn slot(
         let accumulate = comptime!(walk.accumulate[sum].clone());
         let number = comptime!(moments.iter().position(|&moment| moment == sum).unwrap_or(0));
         let total = guarded(totals[sum], block, comptime!(accumulate.clone()));
-        let count = counts.find(accumulate.count);
+        let count = buffers.counts.find(accumulate.count);
         #[unroll]
         for number_of_result in 0..accumulate.results.len() {
             let result = comptime!(accumulate.results[number_of_result].clone());
@@ -323,7 +363,14 @@ fn slot(
                 Statistic::Sum => total,
                 Statistic::Mean => {
                     if comptime!(is_moments) {
-                        total / count + deviations[comptime!(2 * number)] / count
+                        let rough = total / count;
+                        let correction = deviations[comptime!(2 * number)] / count;
+                        let mean = rough + correction;
+                        match result.part {
+                            Part::Value => mean,
+                            // What the rounding of the sum has lost.
+                            Part::Low => (rough - mean) + correction,
+                        }
                     } else {
                         total / count
                     }
@@ -336,19 +383,30 @@ fn slot(
                 }
             };
             if comptime!(result.register.is_some()) {
-                statistics.insert(comptime!(result.register.unwrap_or(0)), value);
+                buffers.statistics.insert(comptime!(result.register.unwrap_or(0)), value);
             }
             #[unroll]
             for number in 0..result.places.len() {
-                let (output, index) = comptime!(result.places[number].clone());
+                let (own, index) = comptime!(result.places[number].clone());
                 if visit.is_slot && visit.lane == 0usize {
-                    let place = place(numbers, &visit.at, index);
-                    let output = outputs.index_mut(output);
-                    output[place] = value;
+                    let place = place(&buffers.numbers, &visit.at, index);
+                    let own = buffers.own.index_mut(own);
+                    own[place] = value;
                 }
             }
         }
     }
+}
+
+/// The sum of a vector's lanes.
+#[cube]
+fn across_lanes<M: Size>(vector: Vector<f32, M>, #[comptime] lanes: usize) -> f32 {
+    let mut sum = vector.extract(0usize);
+    #[unroll]
+    for lane in 1..lanes {
+        sum += vector.extract(comptime!(lane));
+    }
+    sum
 }
 
 /// The sum, or 0 in blocks that do not start where the elements that it counts are.
@@ -527,14 +585,9 @@ fn place(numbers: &Registry<usize, usize>, at: &At, #[comptime] index: Index) ->
 
 /// Adds the results of the operations to the registers.
 #[cube]
-#[allow(clippy::too_many_arguments)]
-fn evaluate(
-    inputs: &Sequence<Box<[f32]>>,
-    outputs: &mut Sequence<Box<[f32]>>,
-    numbers: &Registry<usize, usize>,
-    counts: &Registry<usize, f32>,
-    statistics: &mut Registry<usize, f32>,
-    registers: &mut Registry<usize, f32>,
+fn evaluate<T: Float, S: Float, N: Size, M: Size>(
+    buffers: &mut Buffers<T, S, N>,
+    registers: &mut Registry<usize, Vector<f32, M>>,
     at: &At,
     #[comptime] ops: Vec<(usize, Op)>,
 ) {
@@ -542,123 +595,21 @@ fn evaluate(
     for number in 0..ops.len() {
         let (register, op) = comptime!(ops[number].clone());
         let value = match op {
-            Op::Input(input, index) => inputs.index(input)[place(numbers, at, index)],
-            Op::Output(output, index) => outputs.index(output)[place(numbers, at, index)],
-            Op::Statistic(statistic) => statistics.find(statistic),
-            Op::Constant(bits) => f32::new(comptime!(f32::from_bits(bits))),
-            Op::Count(count) => counts.find(count),
+            Op::Tensor(tensor, index) => {
+                Vector::<f32, M>::cast_from(buffers.tensors.index(tensor)[place(&buffers.numbers, at, index)])
+            }
+            Op::Small(small, index) => {
+                Vector::new(f32::cast_from(buffers.small.index(small)[place(&buffers.numbers, at, index)]))
+            }
+            Op::Given(given, index) => Vector::new(buffers.given.index(given)[place(&buffers.numbers, at, index)]),
+            Op::Own(own, index) => Vector::new(buffers.own.index(own)[place(&buffers.numbers, at, index)]),
+            Op::Statistic(statistic) => Vector::new(buffers.statistics.find(statistic)),
+            Op::Constant(bits) => Vector::new(f32::new(comptime!(f32::from_bits(bits)))),
+            Op::Count(count) => Vector::new(buffers.counts.find(count)),
             Op::Unary(prim, a) => unary(registers.find(a), prim),
             Op::Binary(prim, a, b) => binary(registers.find(a), registers.find(b), prim),
+            Op::Centered(a, mean, low) => (registers.find(a) - registers.find(mean)) - registers.find(low),
         };
         registers.insert(register, value);
     }
-}
-
-#[cube]
-fn unary(x: f32, #[comptime] prim: Prim) -> f32 {
-    match prim {
-        Prim::Neg => -x,
-        Prim::Sigmoid => sigmoid(x),
-        Prim::Tanh => hyperbolic_tangent(x),
-        Prim::Exp => x.exp(),
-        Prim::Log => sign(x) * x.abs().ln(),
-        Prim::Abs => x.abs(),
-        Prim::Square => x * x,
-        Prim::Sqrt => sign(x) * x.abs().sqrt(),
-        Prim::Erf => error_function(x),
-        Prim::Sign => sign(x),
-        Prim::Add | Prim::Mul | Prim::Div | Prim::Max => {
-            comptime!(unreachable!("a graph checks the number of operands"))
-        }
-    }
-}
-
-#[cube]
-fn binary(a: f32, b: f32, #[comptime] prim: Prim) -> f32 {
-    match prim {
-        Prim::Add => a + b,
-        Prim::Mul => a * b,
-        Prim::Div => a / b,
-        // Where no comparison holds one of them is NaN, and so is the sum.
-        Prim::Max => select(a >= b, a, select(b > a, b, a + b)),
-        _ => comptime!(unreachable!("a graph checks the number of operands")),
-    }
-}
-
-/// `-1`, `0` or `1`; NaN for NaN.
-#[cube]
-fn sign(x: f32) -> f32 {
-    select(x > 0.0f32, 1.0f32, select(x < 0.0f32, -1.0f32, select(x == 0.0f32, 0.0f32, x)))
-}
-
-/// The exponential of a number that is not positive never overflows.
-#[cube]
-fn sigmoid(x: f32) -> f32 {
-    let e = (-x.abs()).exp();
-    let larger = 1.0f32 / (1.0f32 + e);
-    select(x >= 0.0f32, larger, e * larger)
-}
-
-/// Near 0, where `1 - exp(-2x)` would cancel, from a polynomial for `exp(2x) - 1`.
-#[cube]
-fn hyperbolic_tangent(x: f32) -> f32 {
-    let a = x.abs();
-    let e = (-2.0f32 * a).exp();
-    let far = (1.0f32 - e) / (1.0f32 + e);
-    let r = 2.0f32 * a;
-    let q = polynomial(r, comptime!(vec![0.499_999_97, 0.166_665_46, 0.041_667_435, 0.008_366_272, 0.001_387_069_2]));
-    let growth = r + r * r * q;
-    let near = growth / (growth + 2.0f32);
-    let magnitude = select(a < 0.17f32, near, far);
-    select(x < 0.0f32, -magnitude, magnitude)
-}
-
-/// The same fits as in `normact-cpu`: one around 0, and one for the rest of the way to 1.
-#[cube]
-fn error_function(x: f32) -> f32 {
-    let a = x.abs();
-    let a = select(a > 3.925f32, 3.925f32, a);
-    let p = polynomial(
-        a * a,
-        comptime!(vec![
-            0.128_379_15,
-            -0.376_125_48,
-            0.112_829_63,
-            -0.026_836_928,
-            0.005_172_443_6,
-            -0.000_804_320_85,
-            9.194_286e-5,
-            -5.650_273_6e-6,
-        ]),
-    );
-    let q = polynomial(
-        a - 2.6875f32,
-        comptime!(vec![
-            0.000_144_258_27,
-            -0.000_823_445_8,
-            0.002_214_791_3,
-            -0.003_692_930_3,
-            0.004_210_473_5,
-            -0.003_421_697,
-            0.001_980_865,
-            -0.000_700_556_1,
-            -2.805_419_9e-6,
-            0.000_133_578_81,
-            -4.236_559e-5,
-        ]),
-    );
-    let magnitude = select(a < 1.5f32, a + a * p, 1.0f32 - q);
-    select(x < 0.0f32, -magnitude, magnitude)
-}
-
-/// The polynomial with these coefficients, lowest power first, by Horner's rule.
-#[cube]
-fn polynomial(x: f32, #[comptime] coefficients: Vec<f32>) -> f32 {
-    let count = comptime!(coefficients.len());
-    let mut sum = f32::new(comptime!(coefficients[count - 1]));
-    #[unroll]
-    for number in 1..count {
-        sum = sum * x + f32::new(comptime!(coefficients[count - 1 - number]));
-    }
-    sum
 }

@@ -2,26 +2,35 @@
 
 use std::collections::HashMap;
 
-use normact_ir::{Axes, Channels, Extent as ParamExtent};
+use normact_ir::{Axes, Channels, Extent as ParamExtent, Prim};
 use normact_plan::graph::{Expr, Graph, Operands, Statistic, ValueId, one_by_one};
 use normact_plan::{Plan, Reduction, Schedule, Sizes};
 
 use super::blocks::{Blocks, power_of_two};
 use super::program::{
-    Accumulate, Coordinate, Extent, Index, Kernel, Lowered, Op, Program, Result, Source, Span, SpanKind, Target, Term,
-    Walk, Write, number,
+    Accumulate, Coordinate, Extent, Given, Index, Kernel, Lowered, Op, Own, Part, Program, Result, Small, Span,
+    SpanKind, Target, Tensor, Term, Walk, Write, number,
 };
 
 /// The most sums of one walk: what fits the 16 KiB of shared memory that every GPU has.
 const SUMS: usize = 16;
 
-/// Lowers the forward and the backward pass, that without the gradient of the input where nobody wants it.
+/// What the kernels of a pass are made for, beside the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Wanted {
+    /// Whether the backward pass gives the gradient of the input.
+    pub(super) input_gradient: bool,
+    /// How many neighbouring elements are read at a time, where that is possible.
+    pub(super) lanes: usize,
+}
+
+/// Lowers the forward and the backward pass.
 pub(super) fn lower(
     plan: &Plan,
     params: &[ParamExtent],
     running: &[ParamExtent],
     sizes: Sizes,
-    wants_input: bool,
+    wanted: Wanted,
 ) -> [Lowered; 2] {
     let axes = |extent: &ParamExtent| match extent {
         ParamExtent::PerChannel => Axes::CHANNEL,
@@ -29,11 +38,10 @@ pub(super) fn lower(
     };
     let params: Vec<Axes> = params.iter().map(axes).collect();
     let running: Vec<Axes> = running.iter().map(axes).collect();
-    let extents = (&params[..], &running[..]);
     let updates: Vec<_> = plan.joint.updates.iter().copied().zip(running.iter().copied()).collect();
     let gradients: Vec<_> = plan.joint.param_gradients.iter().copied().zip(params.iter().copied()).collect();
     let unread;
-    let backward = if wants_input {
+    let backward = if wanted.input_gradient {
         &plan.backward
     } else {
         let mut schedule = plan.backward.clone();
@@ -41,124 +49,177 @@ pub(super) fn lower(
         unread = schedule;
         &unread
     };
-    let forward = schedule(plan, &plan.forward, &updates, extents, sizes, &HashMap::new());
-    let backward = schedule(plan, backward, &gradients, extents, sizes, &forward.exported);
+    let graph = &plan.joint.graph;
+    let setting = Setting { graph, centers: &centers(graph), params: &params, running: &running, sizes, lanes: 1 };
+    let pass = |schedule: &Schedule, finals: &[(Option<ValueId>, Axes)], kept: &Placed| {
+        let lanes = Setting { lanes: wanted.lanes, ..setting };
+        let vectors = (wanted.lanes > 1).then(|| lanes.schedule(schedule, finals, kept)).flatten();
+        vectors.or_else(|| setting.schedule(schedule, finals, kept)).expect("single elements are always possible")
+    };
+    let forward = pass(&plan.forward, &updates, &HashMap::new());
+    let backward = pass(backward, &gradients, &forward.exported);
     [forward, backward]
+}
+
+/// Which reductions are means that are subtracted from something that varies along more axes: of those both
+/// parts are computed.
+fn centers(graph: &Graph) -> Vec<bool> {
+    let mut centers = vec![false; graph.len()];
+    for id in graph.ids() {
+        if let Some((_, mean)) = centered(graph, id) {
+            centers[mean.index()] = true;
+        }
+    }
+    // A mean of means is as good as these.
+    for id in graph.ids().rev() {
+        if let (true, Expr::Reduce { operand, .. }) = (centers[id.index()], graph.expr(id))
+            && is_mean(graph, operand)
+        {
+            centers[operand.index()] = true;
+        }
+    }
+    centers
+}
+
+/// The two sides of a difference from a mean.
+fn centered(graph: &Graph, id: ValueId) -> Option<(ValueId, ValueId)> {
+    let Expr::Prim(Prim::Add, Operands::Two(a, b)) = graph.expr(id) else { return None };
+    [(a, b), (b, a)].into_iter().find_map(|(value, negation)| {
+        let Expr::Prim(Prim::Neg, Operands::One(mean)) = graph.expr(negation) else { return None };
+        (is_mean(graph, mean) && graph.axes(value) != graph.axes(mean)).then_some((value, mean))
+    })
+}
+
+fn is_mean(graph: &Graph, id: ValueId) -> bool {
+    matches!(graph.expr(id), Expr::Reduce { statistic: Statistic::Mean, .. })
+}
+
+/// Where parts of reductions begin in a buffer.
+type Placed = HashMap<(ValueId, Part), usize>;
+
+/// What is the same for all kernels of a layer.
+#[derive(Debug, Clone, Copy)]
+struct Setting<'a> {
+    graph: &'a Graph,
+    /// The means of which both parts are computed.
+    centers: &'a [bool],
+    params: &'a [Axes],
+    running: &'a [Axes],
+    sizes: Sizes,
+    lanes: usize,
 }
 
 /// Where a reduction is found.
 #[derive(Debug, Clone)]
 enum Home {
     Register(usize),
-    Output(usize, Index),
+    Own(usize, Index),
 }
 
-fn schedule(
-    plan: &Plan,
-    schedule: &Schedule,
-    finals: &[(Option<ValueId>, Axes)],
-    extents: (&[Axes], &[Axes]),
-    sizes: Sizes,
-    kept: &HashMap<ValueId, usize>,
-) -> Lowered {
-    let graph = &plan.joint.graph;
-    let blocks = Blocks::new(graph, schedule, sizes);
-    let [sample_blocks, channel_blocks, position_blocks] = blocks.count;
-    let is_whole = blocks.count == [1; 3];
-    let has_finals = finals.iter().any(|(id, _)| id.is_some());
-    let is_complete = |id: ValueId| channel_blocks == 1 || graph.axes(id).channels != Channels::One;
-    let finishes_in_blocks = sample_blocks == 1
-        && position_blocks == 1
-        && schedule.across.iter().all(|&id| is_complete(id))
-        && (schedule.after.is_empty() || is_whole);
-
-    let mut code = Code::new(graph, sizes, blocks, extents);
-    for &id in &schedule.given {
-        let index = code.slots_index(graph.axes(id), kept[&id]);
-        code.kept.insert(id, index);
-    }
-    let mut exported = HashMap::new();
-    for &id in &schedule.exported {
-        exported.insert(id, code.exports);
-        code.exports += sizes.slots(graph.axes(id)).iter().product::<usize>();
-    }
-    let mut partial = HashMap::new();
-    let across: Vec<ValueId> = if finishes_in_blocks { vec![] } else { schedule.across.clone() };
-    for &id in &across {
-        let columns = if is_complete(id) { sizes.slots(graph.axes(id))[1] } else { channel_blocks };
-        let offset = code.scratch(sample_blocks * position_blocks * columns);
-        partial.insert(id, (offset, columns));
-    }
-    let full = |id: ValueId| (id, Target::Full, Axes::INPUT);
-    let home = |id: ValueId| Placement {
-        exported: exported.get(&id).copied(),
-        partial: partial.get(&id).map(|&(offset, columns)| (offset, columns, is_complete(id))),
-    };
-
-    for &id in &schedule.before {
-        code.small(id, home(id));
-    }
-    for pass in &schedule.passes {
-        // Axes that differ for the whole input may have the same slots in a block.
-        let mut shapes: Vec<Axes> = vec![];
-        for reduction in &pass.reductions {
-            let spans = code.spans(Axes::INPUT, reduction.to);
-            if shapes.iter().all(|&shape| code.spans(Axes::INPUT, shape) != spans) {
-                shapes.push(reduction.to);
-            }
-        }
-        let mut write = pass.write;
-        for to in shapes {
-            let spans = code.spans(Axes::INPUT, to);
-            let is_here = |reduction: &&Reduction| code.spans(Axes::INPUT, reduction.to) == spans;
-            let together: Vec<Reduction> = pass.reductions.iter().filter(is_here).copied().collect();
-            for together in together.chunks(SUMS / 2) {
-                let sums = together.iter().map(|reduction| {
-                    let results = reduction.kind.results().map(|id| (id, home(id))).collect();
-                    Sum { operand: reduction.operand, results, only_first: [false; 3] }
-                });
-                let written = if code.is_single(Axes::INPUT, to) { write.take() } else { None };
-                code.walk(Axes::INPUT, to, sums.collect(), written.into_iter().map(full).collect());
-            }
-        }
-        if let Some(id) = write {
-            // Channel by channel, so that arithmetic on parameters is done once for each.
-            let rows = Axes { positions: false, ..Axes::INPUT };
-            code.walk(Axes::INPUT, rows, vec![], vec![full(id)]);
-        }
-        for &id in &pass.small {
-            code.small(id, home(id));
-        }
-    }
-    let lengths: Vec<Option<usize>> = finals.iter().map(|&(id, axes)| id.map(|_| sizes.slots(axes)[1])).collect();
-    if finishes_in_blocks || !has_finals {
-        if finishes_in_blocks {
-            for &id in &schedule.after {
-                code.small(id, home(id));
-            }
-        }
-        code.finals(finals);
-        return Lowered { blocks: code.kernel(), finish: None, exported, finals: lengths };
+impl<'a> Setting<'a> {
+    /// The parts of a reduction that are computed.
+    fn parts(&self, id: ValueId) -> impl Iterator<Item = Part> + use<> {
+        std::iter::once(Part::Value).chain(self.centers[id.index()].then_some(Part::Low))
     }
 
-    let mut finish = Code::new(graph, sizes, Blocks::whole(sizes), extents);
-    for &id in &schedule.given {
-        let index = finish.slots_index(graph.axes(id), kept[&id]);
-        finish.kept.insert(id, index);
+    /// Lowers a schedule; `None` where it cannot read so many elements at a time.
+    fn schedule(&self, schedule: &Schedule, finals: &[(Option<ValueId>, Axes)], kept: &Placed) -> Option<Lowered> {
+        let (graph, sizes) = (self.graph, self.sizes);
+        let blocks = Blocks::new(graph, schedule, sizes);
+        let [sample_blocks, channel_blocks, position_blocks] = blocks.count;
+        let is_whole = blocks.count == [1; 3];
+        let has_finals = finals.iter().any(|(id, _)| id.is_some());
+        let is_complete = |id: ValueId| channel_blocks == 1 || graph.axes(id).channels != Channels::One;
+        let finishes_in_blocks = sample_blocks == 1
+            && position_blocks == 1
+            && schedule.across.iter().all(|&id| is_complete(id))
+            && (schedule.after.is_empty() || is_whole);
+
+        let mut code = Code::new(*self, blocks);
+        code.given(schedule, kept);
+        let mut exported = HashMap::new();
+        for &id in &schedule.exported {
+            for part in self.parts(id) {
+                exported.insert((id, part), code.exports);
+                code.exports += sizes.slots(graph.axes(id)).iter().product::<usize>();
+            }
+        }
+        let mut partial = HashMap::new();
+        let across: Vec<ValueId> = if finishes_in_blocks { vec![] } else { schedule.across.clone() };
+        for &id in &across {
+            let columns = if is_complete(id) { sizes.slots(graph.axes(id))[1] } else { channel_blocks };
+            let offset = code.scratch(sample_blocks * position_blocks * columns);
+            partial.insert(id, (offset, columns));
+        }
+        let full = |id: ValueId| (id, Target::Full, Axes::INPUT);
+        let home = |id: ValueId, part: Part| Placement {
+            exported: exported.get(&(id, part)).copied(),
+            partial: partial.get(&id).map(|&(offset, columns)| (offset, columns, is_complete(id))),
+        };
+        let homes = |id: ValueId| self.parts(id).map(|part| (part, home(id, part))).collect::<Vec<_>>();
+
+        for &id in &schedule.before {
+            code.small(id, homes(id));
+        }
+        for pass in &schedule.passes {
+            // Axes that differ for the whole input may have the same slots in a block.
+            let mut shapes: Vec<Axes> = vec![];
+            for reduction in &pass.reductions {
+                let spans = code.spans(Axes::INPUT, reduction.to);
+                if shapes.iter().all(|&shape| code.spans(Axes::INPUT, shape) != spans) {
+                    shapes.push(reduction.to);
+                }
+            }
+            let mut write = pass.write;
+            for to in shapes {
+                let spans = code.spans(Axes::INPUT, to);
+                let is_here = |reduction: &&Reduction| code.spans(Axes::INPUT, reduction.to) == spans;
+                let together: Vec<Reduction> = pass.reductions.iter().filter(is_here).copied().collect();
+                for together in together.chunks(SUMS / 2) {
+                    let sums = together.iter().map(|reduction| {
+                        let results = reduction.kind.results().map(|id| (id, homes(id))).collect();
+                        Sum { operand: reduction.operand, results, only_first: [false; 3] }
+                    });
+                    let written = if code.is_single(Axes::INPUT, to) { write.take() } else { None };
+                    code.walk(Axes::INPUT, to, sums.collect(), written.into_iter().map(full).collect());
+                }
+            }
+            if let Some(id) = write {
+                // Channel by channel, so that arithmetic on parameters is done once for each.
+                let rows = Axes { positions: false, ..Axes::INPUT };
+                code.walk(Axes::INPUT, rows, vec![], vec![full(id)]);
+            }
+            for &id in &pass.small {
+                code.small(id, homes(id));
+            }
+        }
+        let lengths: Vec<Option<usize>> = finals.iter().map(|&(id, axes)| id.map(|_| sizes.slots(axes)[1])).collect();
+        if finishes_in_blocks || !has_finals {
+            if finishes_in_blocks {
+                for &id in &schedule.after {
+                    code.small(id, homes(id));
+                }
+            }
+            code.finals(finals);
+            return Some(Lowered { blocks: code.kernel()?, finish: None, exported, finals: lengths });
+        }
+
+        let mut finish = Code::new(Setting { lanes: 1, ..*self }, Blocks::whole(sizes));
+        finish.given(schedule, kept);
+        for (&(id, part), &offset) in &exported {
+            let index = finish.slots_index(graph.axes(id), offset);
+            finish.exported.insert((id, part), index);
+        }
+        for &id in &across {
+            let (offset, columns) = partial[&id];
+            finish.partials(id, sample_blocks * position_blocks, offset, columns, is_complete(id));
+        }
+        for &id in &schedule.after {
+            finish.small(id, self.parts(id).map(|part| (part, Placement::default())).collect());
+        }
+        finish.finals(finals);
+        Some(Lowered { blocks: code.kernel()?, finish: finish.kernel(), exported, finals: lengths })
     }
-    for &id in &schedule.exported {
-        let index = finish.slots_index(graph.axes(id), exported[&id]);
-        finish.exported.insert(id, index);
-    }
-    for &id in &across {
-        let (offset, columns) = partial[&id];
-        finish.partials(id, sample_blocks * position_blocks, offset, columns, is_complete(id));
-    }
-    for &id in &schedule.after {
-        finish.small(id, Placement::default());
-    }
-    finish.finals(finals);
-    Lowered { blocks: code.kernel(), finish: Some(finish.kernel()), exported, finals: lengths }
 }
 
 /// Where the results of a reduction go, beside its readers in the kernel.
@@ -172,33 +233,38 @@ struct Placement {
 
 struct Sum {
     operand: ValueId,
-    results: Vec<(ValueId, Placement)>,
+    results: Vec<(ValueId, Vec<(Part, Placement)>)>,
     only_first: [bool; 3],
 }
 
 /// A kernel on its way.
 struct Code<'a> {
+    setting: Setting<'a>,
     graph: &'a Graph,
     sizes: Sizes,
     blocks: Blocks,
     workgroup: usize,
-    params: &'a [Axes],
-    running: &'a [Axes],
     walks: Vec<Walk>,
+    /// Whether every walk so far reads as many elements at a time as it should.
+    reads_vectors: bool,
     numbers: Vec<usize>,
     known_numbers: HashMap<NumberKey, usize>,
     counts: Vec<f32>,
     known_counts: HashMap<(Axes, Axes), usize>,
-    inputs: Vec<Source>,
-    outputs: Vec<Target>,
+    tensors: Vec<Tensor>,
+    small: Vec<Small>,
+    given: Vec<Given>,
+    writes: bool,
+    finals: Vec<usize>,
+    own: Vec<Own>,
     exports: usize,
     scratch: usize,
     registers: usize,
-    homes: HashMap<ValueId, Home>,
+    homes: HashMap<(ValueId, Part), Home>,
     /// The reductions that the forward pass keeps, and those of the kernel before; such a buffer is bound
     /// when it is first read.
-    kept: HashMap<ValueId, Index>,
-    exported: HashMap<ValueId, Index>,
+    kept: HashMap<(ValueId, Part), Index>,
+    exported: HashMap<(ValueId, Part), Index>,
 }
 
 /// What a number means. Numbers that happen to be equal stay apart, so that the program does not
@@ -214,8 +280,9 @@ enum NumberKey {
 }
 
 impl<'a> Code<'a> {
-    fn new(graph: &'a Graph, sizes: Sizes, blocks: Blocks, extents: (&'a [Axes], &'a [Axes])) -> Self {
+    fn new(setting: Setting<'a>, blocks: Blocks) -> Self {
         let [samples, channels, positions] = blocks.size;
+        let sizes = setting.sizes;
         let numbers = vec![
             sizes.samples,
             sizes.channels,
@@ -227,20 +294,25 @@ impl<'a> Code<'a> {
             blocks.count[2],
             blocks.count.iter().product(),
         ];
+        let reads_vectors = sizes.positions.is_multiple_of(setting.lanes) && positions.is_multiple_of(setting.lanes);
         Self {
-            graph,
+            setting,
+            graph: setting.graph,
             sizes,
             workgroup: blocks.workgroup(),
             blocks,
-            params: extents.0,
-            running: extents.1,
             walks: vec![],
+            reads_vectors,
             numbers,
             known_numbers: HashMap::new(),
             counts: vec![],
             known_counts: HashMap::new(),
-            inputs: vec![],
-            outputs: vec![],
+            tensors: vec![],
+            small: vec![],
+            given: vec![],
+            writes: false,
+            finals: vec![],
+            own: vec![],
             exports: 0,
             scratch: 0,
             registers: 0,
@@ -250,7 +322,11 @@ impl<'a> Code<'a> {
         }
     }
 
-    fn kernel(mut self) -> Kernel {
+    /// The kernel, unless it cannot read as many elements at a time as it should.
+    fn kernel(mut self) -> Option<Kernel> {
+        if !self.reads_vectors {
+            return None;
+        }
         let sums = |walk: &Walk| walk.accumulate.len().max(2 * walk.moments().len());
         let shared = self.walks.iter().map(sums).max().unwrap_or(0).max(1) * self.workgroup;
         if self.counts.is_empty() {
@@ -261,34 +337,35 @@ impl<'a> Code<'a> {
             let (earlier, later) = self.walks.split_at_mut(number + 1);
             let reads = later.iter().any(|walk| {
                 let ops = walk.block_ops.iter().chain(&walk.slot_ops).chain(&walk.element_ops);
-                ops.into_iter().any(|(_, op)| matches!(op, Op::Output(..)))
+                ops.into_iter().any(|(_, op)| matches!(op, Op::Own(..)))
             });
             earlier[number].publishes &= reads;
         }
-        Kernel {
+        Some(Kernel {
             program: Program { workgroup: self.workgroup, walks: self.walks, shared },
             numbers: self.numbers,
             counts: self.counts,
             blocks: self.blocks.count.iter().product(),
-            inputs: self.inputs,
-            outputs: self.outputs,
+            lanes: self.setting.lanes,
+            tensors: self.tensors,
+            small: self.small,
+            given: self.given,
+            writes: self.writes,
+            finals: self.finals,
+            own: self.own,
             exports: self.exports,
             scratch: self.scratch,
+        })
+    }
+
+    /// What a schedule reads of an earlier pass.
+    fn given(&mut self, schedule: &Schedule, kept: &Placed) {
+        for &id in &schedule.given {
+            for part in self.setting.parts(id) {
+                let index = self.slots_index(self.graph.axes(id), kept[&(id, part)]);
+                self.kept.insert((id, part), index);
+            }
         }
-    }
-
-    fn input(&mut self, source: Source) -> usize {
-        self.inputs.iter().position(|&known| known == source).unwrap_or_else(|| {
-            self.inputs.push(source);
-            self.inputs.len() - 1
-        })
-    }
-
-    fn output(&mut self, target: Target) -> usize {
-        self.outputs.iter().position(|&known| known == target).unwrap_or_else(|| {
-            self.outputs.push(target);
-            self.outputs.len() - 1
-        })
     }
 
     /// Where so many numbers of scratch memory begin.
@@ -355,9 +432,10 @@ impl<'a> Code<'a> {
         Index { offset, terms }
     }
 
-    /// The place of an element in a full-size tensor.
+    /// The place of an element in a full-size tensor, counted in as many elements as are read at a time.
     fn element_index(&mut self) -> Index {
         let Sizes { channels, positions, .. } = self.sizes;
+        let positions = positions / self.setting.lanes;
         let sample = self.known(NumberKey::SampleStride, channels * positions);
         let channel = self.known(NumberKey::ChannelStride, positions);
         let position = self.known(NumberKey::One, 1);
@@ -403,13 +481,13 @@ impl<'a> Code<'a> {
     }
 
     /// A reduction of a value that has few slots.
-    fn small(&mut self, id: ValueId, placement: Placement) {
+    fn small(&mut self, id: ValueId, placements: Vec<(Part, Placement)>) {
         let Expr::Reduce { operand, to, .. } = self.graph.expr(id) else { unreachable!("a reduction") };
         let from = one_by_one(self.graph.axes(operand));
-        let is_partial = placement.partial.is_some();
+        let is_partial = placements.iter().any(|(_, placement)| placement.partial.is_some());
         let only_first =
             [is_partial && !from.samples, is_partial && from.channels == Channels::One, is_partial && !from.positions];
-        self.walk(from, to, vec![Sum { operand, results: vec![(id, placement)], only_first }], vec![]);
+        self.walk(from, to, vec![Sum { operand, results: vec![(id, placements)], only_first }], vec![]);
     }
 
     /// Adds a walk over the elements of the block that vary along `from`.
@@ -428,11 +506,12 @@ impl<'a> Code<'a> {
     ) {
         let is_single = [samples, channels, positions].into_iter().all(Span::is_single);
         let slots_first = positions.kind == SpanKind::Slots || channels.kind == SpanKind::Slots && !from.positions;
-        let team = if is_single { self.workgroup } else { self.team(from, to, slots_first) };
+        let team = if is_single { self.workgroup } else { self.team(from, to, slots_first, 1) };
         let mut walk = Walk {
             samples,
             channels,
             positions,
+            lanes: 1,
             team,
             slots_first,
             block_ops: vec![],
@@ -443,31 +522,70 @@ impl<'a> Code<'a> {
             publishes: false,
         };
         let roots: Vec<ValueId> = sums.iter().map(|sum| sum.operand).chain(writes.iter().map(|&(id, ..)| id)).collect();
-        let registers = self.ops(&mut walk, &roots, to);
+        let is_center = |id: &ValueId| self.setting.centers[id.index()];
+        let means: Vec<ValueId> = sums.iter().map(|sum| sum.operand).filter(is_center).collect();
+        let [registers, lows] = self.ops(&mut walk, &roots, &means, to);
         for sum in sums {
             let (operand, from) = (registers[&sum.operand], one_by_one(self.graph.axes(sum.operand)));
             let own = sum.results.first().map_or(to, |&(id, _)| self.graph.axes(id));
             let count = self.count(from, own);
-            let results = sum.results.into_iter().map(|(id, placement)| {
+            let mut results = vec![];
+            for (id, placements) in sum.results {
                 let Expr::Reduce { statistic, .. } = self.graph.expr(id) else { unreachable!("a reduction") };
-                let (result, publishes) = self.result(id, statistic, placement, is_single);
-                walk.publishes |= publishes;
-                result
-            });
-            let results = results.collect();
-            walk.accumulate.push(Accumulate { value: operand, count, only_first: sum.only_first, results });
+                for (part, placement) in placements {
+                    let (result, publishes) = self.result(id, statistic, part, placement, is_single);
+                    walk.publishes |= publishes;
+                    results.push(result);
+                }
+            }
+            let low = lows.get(&sum.operand).copied();
+            walk.accumulate.push(Accumulate { value: operand, low, count, only_first: sum.only_first, results });
         }
         for (id, target, axes) in writes {
-            let index = match target {
-                Target::Full => self.element_index(),
-                Target::Exports | Target::Scratch | Target::Final(_) => self.slots_index(axes, 0),
+            let (index, target) = match target {
+                Target::Full => {
+                    self.writes = true;
+                    (self.element_index(), target)
+                }
+                Target::Final(number) => (self.slots_index(axes, 0), Target::Final(place_of(&mut self.finals, number))),
             };
-            walk.writes.push(Write { value: registers[&id], output: self.output(target), index });
+            walk.writes.push(Write { value: registers[&id], target, index });
         }
+        self.use_lanes(&mut walk, from, to);
         self.walks.push(walk);
     }
 
-    fn result(&mut self, id: ValueId, statistic: Statistic, placement: Placement, is_single: bool) -> (Result, bool) {
+    /// Lets a walk over tensors visit several positions at a time, if it can.
+    fn use_lanes(&mut self, walk: &mut Walk, from: Axes, to: Axes) {
+        let is_of_tensor = |op: &Op| matches!(op, Op::Tensor(..));
+        let writes_tensor = walk.writes.iter().any(|write| write.target == Target::Full);
+        if !writes_tensor && !walk.ops().any(is_of_tensor) {
+            return;
+        }
+        let varies_along_lanes = |index: &Index| index.terms.iter().any(|term| term.of == Coordinate::Position);
+        let is_odd = |op: &Op| match op {
+            Op::Small(_, index) | Op::Given(_, index) | Op::Own(_, index) => varies_along_lanes(index),
+            Op::Tensor(..) | Op::Statistic(_) | Op::Constant(_) | Op::Count(_) => false,
+            Op::Unary(..) | Op::Binary(..) | Op::Centered(..) => false,
+        };
+        if walk.positions.kind == SpanKind::Elements && !walk.ops().any(is_odd) {
+            walk.lanes = self.setting.lanes;
+            if !walk.is_single() {
+                walk.team = self.team(from, to, walk.slots_first, walk.lanes);
+            }
+        } else {
+            self.reads_vectors &= self.setting.lanes == 1;
+        }
+    }
+
+    fn result(
+        &mut self,
+        id: ValueId,
+        statistic: Statistic,
+        part: Part,
+        placement: Placement,
+        is_single: bool,
+    ) -> (Result, bool) {
         let axes = self.graph.axes(id);
         let mut places = vec![];
         let mut publishes = false;
@@ -483,33 +601,33 @@ impl<'a> Code<'a> {
                 let stride = self.known(NumberKey::One, 1);
                 index.terms.push(Term { of: Coordinate::Column, unit: 1, stride });
             }
-            places.push((self.output(Target::Scratch), index));
-            return (Result { statistic, register: None, places }, false);
+            places.push((place_of(&mut self.own, Own::Scratch), index));
+            return (Result { statistic, part, register: None, places }, false);
         }
         if placement.exported.is_some() || !is_single {
-            let (target, offset) = match placement.exported {
-                Some(offset) => (Target::Exports, offset),
-                None => (Target::Scratch, self.scratch(self.sizes.slots(axes).iter().product())),
+            let (own, offset) = match placement.exported {
+                Some(offset) => (Own::Exports, offset),
+                None => (Own::Scratch, self.scratch(self.sizes.slots(axes).iter().product())),
             };
             let index = self.slots_index(axes, offset);
-            let output = self.output(target);
+            let own = place_of(&mut self.own, own);
             if !is_single {
-                self.homes.insert(id, Home::Output(output, index.clone()));
+                self.homes.insert((id, part), Home::Own(own, index.clone()));
                 publishes = true;
             }
-            places.push((output, index));
+            places.push((own, index));
         }
         let register = is_single.then(|| {
             self.registers += 1;
-            self.homes.insert(id, Home::Register(self.registers - 1));
+            self.homes.insert((id, part), Home::Register(self.registers - 1));
             self.registers - 1
         });
-        (Result { statistic, register, places }, publishes)
+        (Result { statistic, part, register, places }, publishes)
     }
 
     /// How many threads work on a slot: enough that all have something to do, few enough that each has
     /// several elements.
-    fn team(&self, from: Axes, to: Axes, slots_first: bool) -> usize {
+    fn team(&self, from: Axes, to: Axes, slots_first: bool, lanes: usize) -> usize {
         let [samples, channels, positions] = self.blocks.size;
         let block = Sizes { samples, channels: self.sizes.channels, positions };
         let part = |axes: Axes| {
@@ -517,32 +635,34 @@ impl<'a> Code<'a> {
             let channels = (slots[1] * channels).div_ceil(self.sizes.channels);
             slots[0] * channels * slots[2]
         };
-        let elements = part(from);
+        let elements = part(from) / lanes;
         let slots = part(to).max(1);
         // Slots side by side give neighbours in memory to neighbouring threads only in teams.
         team(self.workgroup, slots, elements.div_ceil(slots), if slots_first { 1 } else { 16 })
     }
 
-    /// Adds the operations that give `roots`, and tells their registers. Slots vary along `to`.
-    fn ops(&mut self, walk: &mut Walk, roots: &[ValueId], to: Axes) -> HashMap<ValueId, usize> {
+    /// Adds the operations that give `roots`, and the low parts of `means`, and tells the registers of both.
+    /// Slots vary along `to`.
+    fn ops(&mut self, walk: &mut Walk, roots: &[ValueId], means: &[ValueId], to: Axes) -> [HashMap<ValueId, usize>; 2] {
         let graph = self.graph;
         let is_leaf = |id: ValueId| matches!(graph.expr(id), Expr::Reduce { .. });
         let cone = graph.cone(roots, is_leaf);
         let mut registers = HashMap::new();
+        let mut ops = vec![];
         for id in graph.ids().filter(|id| cone[id.index()]) {
             let axes = graph.axes(id);
             let op = match graph.expr(id) {
-                Expr::Input => Op::Input(self.input(Source::Input), self.element_index()),
-                Expr::Upstream => Op::Input(self.input(Source::Upstream), self.element_index()),
+                Expr::Input => Op::Tensor(place_of(&mut self.tensors, Tensor::Input), self.element_index()),
+                Expr::Upstream => Op::Tensor(place_of(&mut self.tensors, Tensor::Upstream), self.element_index()),
                 Expr::Constant(value) => self.constant(value.get() as f32),
                 Expr::Count { of, per } => Op::Count(self.count(of, per)),
                 Expr::Param(param) => {
-                    let index = self.slots_index(self.params[param.index()], 0);
-                    Op::Input(self.input(Source::Param(param.index())), index)
+                    let index = self.slots_index(self.setting.params[param.index()], 0);
+                    Op::Small(place_of(&mut self.small, Small::Param(param.index())), index)
                 }
                 Expr::Running(buffer) => {
-                    let index = self.slots_index(self.running[buffer], 0);
-                    Op::Input(self.input(Source::Running(buffer)), index)
+                    let index = self.slots_index(self.setting.running[buffer], 0);
+                    Op::Small(place_of(&mut self.small, Small::Running(buffer)), index)
                 }
                 // Operations on numbers are left where they have no finite result, such as 1 / 0.
                 Expr::Prim(prim, operands) if operands.iter().all(|id| graph.as_constant(id).is_some()) => {
@@ -551,11 +671,27 @@ impl<'a> Code<'a> {
                     self.constant(prim.value(next(), next()) as f32)
                 }
                 Expr::Prim(prim, Operands::One(a)) => Op::Unary(prim, registers[&a]),
-                Expr::Prim(prim, Operands::Two(a, b)) => Op::Binary(prim, registers[&a], registers[&b]),
-                Expr::Reduce { .. } => self.home(id),
+                Expr::Prim(prim, Operands::Two(a, b)) => match centered(graph, id) {
+                    Some((value, mean)) => {
+                        let low = self.home(mean, Part::Low);
+                        let register = ops.len();
+                        ops.push((register, low, graph.axes(mean)));
+                        Op::Centered(registers[&value], registers[&mean], register)
+                    }
+                    None => Op::Binary(prim, registers[&a], registers[&b]),
+                },
+                Expr::Reduce { .. } => self.home(id, Part::Value),
             };
-            let register = registers.len();
-            registers.insert(id, register);
+            registers.insert(id, ops.len());
+            ops.push((ops.len(), op, axes));
+        }
+        let mut lows = HashMap::new();
+        for &mean in means {
+            lows.insert(mean, ops.len());
+            ops.push((ops.len(), self.home(mean, Part::Low), graph.axes(mean)));
+        }
+        let roots: Vec<usize> = roots.iter().map(|root| registers[root]).chain(lows.values().copied()).collect();
+        for (register, op, axes) in without_unread(ops, &roots) {
             let is_fixed = matches!(op, Op::Statistic(_)) || self.blocks.is_uniform(axes);
             if is_fixed {
                 walk.block_ops.push((register, op));
@@ -565,21 +701,21 @@ impl<'a> Code<'a> {
                 walk.element_ops.push((register, op));
             }
         }
-        registers
+        [registers, lows]
     }
 
-    fn home(&mut self, id: ValueId) -> Op {
-        if let Some(home) = self.homes.get(&id) {
+    fn home(&mut self, id: ValueId, part: Part) -> Op {
+        if let Some(home) = self.homes.get(&(id, part)) {
             return match home.clone() {
                 Home::Register(register) => Op::Statistic(register),
-                Home::Output(output, index) => Op::Output(output, index),
+                Home::Own(own, index) => Op::Own(own, index),
             };
         }
-        if let Some(index) = self.kept.get(&id).cloned() {
-            return Op::Input(self.input(Source::Kept), index);
+        if let Some(index) = self.kept.get(&(id, part)).cloned() {
+            return Op::Given(place_of(&mut self.given, Given::Kept), index);
         }
-        let index = self.exported.get(&id).cloned().expect("reductions are given or computed");
-        Op::Input(self.input(Source::Exports), index)
+        let index = self.exported.get(&(id, part)).cloned().expect("reductions are given or computed");
+        Op::Given(place_of(&mut self.given, Given::Exports), index)
     }
 
     /// Sums what the blocks have left of a sum across them.
@@ -591,14 +727,14 @@ impl<'a> Code<'a> {
         let channels = Span { kind, extent: Extent::Number(columns_number) };
         let positions = Span { kind: SpanKind::One, extent: Extent::Block };
         let is_single = channels.is_single();
-        let input = self.input(Source::Scratch);
+        let given = place_of(&mut self.given, Given::Scratch);
         let one = self.known(NumberKey::One, 1);
         let offset = self.number(offset);
         let row = Term { of: Coordinate::Sample, unit: 1, stride: columns_number };
         let column = Term { of: Coordinate::Channel, unit: 1, stride: one };
-        let load = Op::Input(input, Index { offset, terms: vec![row, column] });
+        let load = Op::Given(given, Index { offset, terms: vec![row, column] });
         let count = self.count(Axes::NONE, Axes::NONE);
-        let (mut result, publishes) = self.result(id, Statistic::Sum, Placement::default(), is_single);
+        let (mut result, publishes) = self.result(id, Statistic::Sum, Part::Value, Placement::default(), is_single);
         // The channel of the walk is the slot.
         for (_, index) in &mut result.places {
             index.terms.iter_mut().for_each(|term| term.unit = 1);
@@ -607,12 +743,13 @@ impl<'a> Code<'a> {
             samples,
             channels,
             positions,
+            lanes: 1,
             team: if is_single { self.workgroup } else { team(self.workgroup, columns, rows, 4) },
             slots_first: true,
             block_ops: vec![],
             slot_ops: vec![],
             element_ops: vec![(0, load)],
-            accumulate: vec![Accumulate { value: 0, count, only_first: [false; 3], results: vec![result] }],
+            accumulate: vec![Accumulate { value: 0, low: None, count, only_first: [false; 3], results: vec![result] }],
             writes: vec![],
             publishes,
         });
@@ -631,6 +768,26 @@ impl<'a> Code<'a> {
             self.walk(axes, Axes::NONE, vec![], together);
         }
     }
+}
+
+/// The place of an entry in a list, at the end of which it is added if it is not there.
+fn place_of<T: PartialEq>(list: &mut Vec<T>, entry: T) -> usize {
+    list.iter().position(|known| *known == entry).unwrap_or_else(|| {
+        list.push(entry);
+        list.len() - 1
+    })
+}
+
+/// Leaves out operations that nothing reads, such as a negation that became part of a difference.
+fn without_unread(ops: Vec<(usize, Op, Axes)>, roots: &[usize]) -> Vec<(usize, Op, Axes)> {
+    let mut is_read = vec![false; ops.len()];
+    roots.iter().for_each(|&root| is_read[root] = true);
+    for (register, op, _) in ops.iter().rev() {
+        if is_read[*register] {
+            op.operands().for_each(|operand| is_read[operand] = true);
+        }
+    }
+    ops.into_iter().filter(|&(register, ..)| is_read[register]).collect()
 }
 
 /// The threads of a team for so many slots of so many elements, at least `least` if there are as many.

@@ -3,23 +3,28 @@
 mod blocks;
 mod kernel;
 mod lowering;
+mod math;
 mod program;
 
 use std::sync::Arc;
 
+use burn::backend::cubecl::dtype_to_elem_type;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use burn_cubecl::{CubeBackend, CubeDevice};
+use cubecl::client::Client;
+use cubecl::ir::features::Plane;
 use cubecl::prelude::*;
 use normact_ir::{Extent, Mode};
 use normact_plan::Sizes;
 
 use self::kernel::layer_kernel;
-use self::program::{Kernel, Lowered, Source, Target};
+pub(crate) use self::lowering::Wanted;
+use self::program::{Given, Kernel, Lowered, Own, Small, Tensor};
 use super::slots::Slots;
 use super::{FusedLayer, Spec, sizes};
-use crate::lower::Plan;
+use crate::prepared::Prepared;
 
 /// With fewer blocks than this, most of a GPU would be idle.
 const FEW_BLOCKS: usize = 4;
@@ -44,11 +49,11 @@ pub(crate) struct Compiled {
 }
 
 impl Compiled {
-    fn new(layer: &Plan, mode: Mode, sizes: Sizes, wants_input: bool) -> Self {
+    fn new(layer: &Prepared, mode: Mode, sizes: Sizes, wanted: Wanted) -> Self {
         let plan = normact_plan::Plan::new(&layer.layer.dag, mode, sizes);
         let params: Vec<Extent> = layer.layer.dag.params().iter().map(|param| param.extent).collect();
         let running: Vec<Extent> = layer.buffers.list().iter().map(|buffer| buffer.extent).collect();
-        let [forward, backward] = lowering::lower(&plan, &params, &running, sizes, wants_input);
+        let [forward, backward] = lowering::lower(&plan, &params, &running, sizes, wanted);
         let has_input_gradient = plan.joint.input_gradient.is_some();
         Self { forward, backward, has_input_gradient, elements: sizes.elements() }
     }
@@ -70,37 +75,46 @@ impl Compiled {
             return Some(format!("a kernel of {operations} operations takes a driver too long to compile"));
         }
         let limit = device.client().properties().hardware.max_bindings as usize;
-        // One buffer is for sizes.
-        let buffers = kernels().map(|kernel| kernel.inputs.len() + kernel.outputs.len() + 1).max().unwrap_or(0);
+        let buffers = kernels().map(Kernel::buffers).max().unwrap_or(0);
         (buffers > limit).then(|| format!("a kernel needs {buffers} buffers, and the device allows {limit}"))
     }
 }
 
 /// Why a layer does not run fused on a device.
-pub(super) fn obstacle(plan: &Plan, mode: Mode, sizes: Sizes, device: &CubeDevice) -> Option<String> {
-    compiled(plan, mode, sizes).obstacle(device)
+pub(super) fn obstacle(spec: &Spec, sizes: Sizes, device: &CubeDevice, format: DType) -> Option<String> {
+    compiled(spec, sizes, Wanted::all(spec, sizes, &device.client(), format)).obstacle(device)
 }
 
 /// How many kernels the forward and the backward pass are.
-pub(super) fn kernels(plan: &Plan, mode: Mode, sizes: Sizes) -> [usize; 2] {
-    let compiled = compiled(plan, mode, sizes);
+pub(super) fn kernels(spec: &Spec, sizes: Sizes, device: &CubeDevice, format: DType) -> [usize; 2] {
+    let compiled = compiled(spec, sizes, Wanted::all(spec, sizes, &device.client(), format));
     [&compiled.forward, &compiled.backward].map(|lowered| lowered.kernels().filter(|kernel| !kernel.is_empty()).count())
 }
 
 /// How many numbers the forward pass keeps, and the length of each new running average.
 #[cfg(feature = "fusion")]
-pub(super) fn lengths(plan: &Plan, mode: Mode, sizes: Sizes) -> (usize, Vec<usize>) {
-    let compiled = compiled(plan, mode, sizes);
+pub(super) fn lengths(spec: &Spec, sizes: Sizes) -> (usize, Vec<usize>) {
+    // It does not depend on how tensors are read.
+    let compiled = compiled(spec, sizes, Wanted { input_gradient: true, lanes: 1 });
     (compiled.forward.blocks.exports.max(1), compiled.forward.finals.iter().copied().flatten().collect())
 }
 
-fn compiled(plan: &Plan, mode: Mode, sizes: Sizes) -> Arc<Compiled> {
-    compiled_for(plan, mode, sizes, true)
+fn compiled(spec: &Spec, sizes: Sizes, wanted: Wanted) -> Arc<Compiled> {
+    let Spec { layer, mode, .. } = spec;
+    layer.on_gpu.get((*mode, sizes, wanted), || Compiled::new(layer, *mode, sizes, wanted))
 }
 
-/// The layer for a backward pass that may not need the gradient of the input.
-fn compiled_for(plan: &Plan, mode: Mode, sizes: Sizes, wants_input: bool) -> Arc<Compiled> {
-    plan.on_gpu.get((mode, sizes, wants_input), || Compiled::new(plan, mode, sizes, wants_input))
+impl Wanted {
+    /// Every gradient, and as many elements at a time as the device reads best. A device without planes is a
+    /// CPU, or hides what it is: there vectors are single elements again in the end, and take several times as
+    /// long to compile.
+    fn all(spec: &Spec, sizes: Sizes, client: &Client, format: DType) -> Self {
+        let properties = client.properties();
+        let is_gpu = properties.features.plane.contains(Plane::Ops) && properties.hardware.num_cpu_cores.is_none();
+        let widths = client.io_optimized_vector_sizes(format.size()).filter(|_| is_gpu);
+        let lanes = spec.lanes.into_iter().chain(widths).find(|&lanes| sizes.positions.is_multiple_of(lanes));
+        Self { input_gradient: true, lanes: lanes.unwrap_or(1) }
+    }
 }
 
 impl FusedLayer for CubeBackend {
@@ -111,8 +125,9 @@ impl FusedLayer for CubeBackend {
         spec: Spec,
     ) -> (CubeTensor, CubeTensor, Vec<CubeTensor>) {
         let x = into_contiguous(x);
-        let compiled = compiled(&spec.plan, spec.mode, sizes(x.meta.shape()));
-        let y = empty(&x, x.meta.shape().clone());
+        let sizes = sizes(x.meta.shape());
+        let compiled = compiled(&spec, sizes, Wanted::all(&spec, sizes, &x.client, x.dtype));
+        let y = empty(&x, x.meta.shape().clone(), x.dtype);
         let tensors =
             Tensors { params: contiguous(params), running: contiguous(running), x, dy: None, kept: None, full: y };
         let (kept, updates) = tensors.run(&compiled.forward);
@@ -129,10 +144,12 @@ impl FusedLayer for CubeBackend {
         wants_input: bool,
     ) -> (CubeTensor, Vec<CubeTensor>) {
         let x = into_contiguous(x);
-        let compiled = compiled_for(&spec.plan, spec.mode, sizes(x.meta.shape()), wants_input);
+        let sizes = sizes(x.meta.shape());
+        let all = Wanted::all(&spec, sizes, &x.client, x.dtype);
+        let compiled = compiled(&spec, sizes, Wanted { input_gradient: wants_input, ..all });
         let dx = match (wants_input, compiled.has_input_gradient) {
-            (true, true) => empty(&x, x.meta.shape().clone()),
-            (true, false) => zeros(&x, x.meta.shape().clone()),
+            (true, true) => empty(&x, x.meta.shape().clone(), x.dtype),
+            (true, false) => zeros(&x, x.meta.shape().clone(), x.dtype),
             (false, _) => x.clone(),
         };
         let tensors = Tensors {
@@ -144,9 +161,10 @@ impl FusedLayer for CubeBackend {
             full: dx,
         };
         let (_, gradients) = tensors.run(&compiled.backward);
-        let declared = spec.plan.layer.dag.params().iter();
+        let declared = spec.layer.layer.dag.params().iter();
         let gradients = declared.zip(gradients).map(|(param, gradient)| {
-            gradient.unwrap_or_else(|| zeros(&tensors.x, Shape::new([param.extent.len(spec.plan.channels)])))
+            let shape = Shape::new([param.extent.len(spec.layer.channels)]);
+            gradient.unwrap_or_else(|| zeros(&tensors.x, shape, tensors.small_format()))
         });
         let gradients = gradients.collect();
         (tensors.full, gradients)
@@ -157,13 +175,13 @@ fn contiguous(slots: Slots<CubeBackend>) -> Vec<CubeTensor> {
     slots.tensors.into_iter().map(into_contiguous).collect()
 }
 
-fn empty(like: &CubeTensor, shape: Shape) -> CubeTensor {
-    let buffer = like.client.empty(shape.num_elements() * like.dtype.size());
-    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, buffer, DType::F32)
+fn empty(like: &CubeTensor, shape: Shape, format: DType) -> CubeTensor {
+    let buffer = like.client.empty(shape.num_elements() * format.size());
+    CubeTensor::new_contiguous(like.client.clone(), like.device.clone(), shape, buffer, format)
 }
 
-fn zeros(like: &CubeTensor, shape: Shape) -> CubeTensor {
-    burn_cubecl::ops::numeric::zeros_client(like.client.clone(), like.device.clone(), shape, DType::F32)
+fn zeros(like: &CubeTensor, shape: Shape, format: DType) -> CubeTensor {
+    burn_cubecl::ops::numeric::zeros_client(like.client.clone(), like.device.clone(), shape, format)
 }
 
 /// What a kernel writes beside tensors that are asked for.
@@ -184,13 +202,19 @@ struct Tensors {
 }
 
 impl Tensors {
+    /// The format of parameters, running averages and their results, the same for all.
+    fn small_format(&self) -> DType {
+        self.params.first().or(self.running.first()).map_or(DType::F32, |tensor| tensor.dtype)
+    }
+
     /// Gives what the blocks export and the final values.
     fn run(&self, lowered: &Lowered) -> (CubeTensor, Vec<Option<CubeTensor>>) {
-        let finals = lowered.finals.iter().map(|len| len.map(|len| empty(&self.x, Shape::new([len]))));
+        let numbers = |len: usize, format| empty(&self.x, Shape::new([len]), format);
+        let finals = lowered.finals.iter().map(|len| len.map(|len| numbers(len, self.small_format())));
         let finals: Vec<Option<CubeTensor>> = finals.collect();
         let memory = |kernel: &Kernel| Memory {
-            exports: empty(&self.x, Shape::new([kernel.exports.max(1)])),
-            scratch: empty(&self.x, Shape::new([kernel.scratch.max(1)])),
+            exports: numbers(kernel.exports.max(1), DType::F32),
+            scratch: numbers(kernel.scratch.max(1), DType::F32),
         };
         let of_blocks = memory(&lowered.blocks);
         self.launch(&lowered.blocks, None, &of_blocks, &finals);
@@ -204,31 +228,54 @@ impl Tensors {
         if kernel.is_empty() {
             return;
         }
-        let input = |&source: &Source| match source {
-            Source::Input => self.x.clone(),
-            Source::Upstream => self.dy.clone().expect("only backward passes read it"),
-            Source::Param(number) => self.params[number].clone(),
-            Source::Running(number) => self.running[number].clone(),
-            Source::Kept => self.kept.clone().expect("only backward passes read it"),
-            Source::Exports => before.expect("only the second kernel reads them").exports.clone(),
-            Source::Scratch => before.expect("only the second kernel reads it").scratch.clone(),
-        };
-        let output = |&target: &Target| match target {
-            Target::Full => self.full.clone(),
-            Target::Exports => own.exports.clone(),
-            Target::Scratch => own.scratch.clone(),
-            Target::Final(number) => finals[number].clone().expect("it is written"),
-        };
-        let mut inputs = SequenceArg::new();
-        kernel.inputs.iter().for_each(|source| inputs.push(input(source).into_buffer_arg()));
-        let mut outputs = SequenceArg::new();
-        kernel.outputs.iter().for_each(|target| outputs.push(output(target).into_buffer_arg()));
+        let mut tensors = SequenceArg::new();
+        for tensor in &kernel.tensors {
+            let tensor = match tensor {
+                Tensor::Input => &self.x,
+                Tensor::Upstream => self.dy.as_ref().expect("only backward passes read it"),
+            };
+            tensors.push(tensor.clone().into_buffer_arg());
+        }
+        let mut small = SequenceArg::new();
+        for operand in &kernel.small {
+            let operand = match *operand {
+                Small::Param(number) => &self.params[number],
+                Small::Running(number) => &self.running[number],
+            };
+            small.push(operand.clone().into_buffer_arg());
+        }
+        let mut given = SequenceArg::new();
+        for numbers in &kernel.given {
+            let numbers = match numbers {
+                Given::Kept => self.kept.as_ref().expect("only backward passes read it"),
+                Given::Exports => &before.expect("only the second kernel reads them").exports,
+                Given::Scratch => &before.expect("only the second kernel reads it").scratch,
+            };
+            given.push(numbers.clone().into_buffer_arg());
+        }
+        let mut full = SequenceArg::new();
+        if kernel.writes {
+            full.push(self.full.clone().into_buffer_arg());
+        }
+        let mut results = SequenceArg::new();
+        for &number in &kernel.finals {
+            results.push(finals[number].clone().expect("it is written").into_buffer_arg());
+        }
+        let mut own_numbers = SequenceArg::new();
+        for numbers in &kernel.own {
+            let numbers = match numbers {
+                Own::Exports => &own.exports,
+                Own::Scratch => &own.scratch,
+            };
+            own_numbers.push(numbers.clone().into_buffer_arg());
+        }
         let mut numbers = SequenceArg::new();
         kernel.numbers.iter().for_each(|&number| numbers.push(number));
         let mut counts = SequenceArg::new();
         kernel.counts.iter().for_each(|&count| counts.push(count));
         let lines = kernel.blocks.div_ceil(LINE);
         let grid = CubeCount::Static(kernel.blocks.div_ceil(lines) as u32, lines as u32, 1);
+        let formats = [self.x.dtype, self.small_format()].map(dtype_to_elem_type);
         // SAFETY: indices follow from the sizes that the buffers were made or checked for.
         #[allow(unsafe_code)]
         unsafe {
@@ -236,11 +283,17 @@ impl Tensors {
                 &self.x.client,
                 grid,
                 CubeDim::new_1d(kernel.program.workgroup as u32),
-                inputs,
-                outputs,
+                kernel.lanes,
+                tensors,
+                small,
+                given,
+                full,
+                results,
+                own_numbers,
                 numbers,
                 counts,
                 kernel.program.clone(),
+                formats,
             );
         }
     }

@@ -42,6 +42,8 @@ pub(super) struct Walk {
     pub(super) samples: Span,
     pub(super) channels: Span,
     pub(super) positions: Span,
+    /// How many neighbouring positions are visited at a time.
+    pub(super) lanes: usize,
     /// How many threads share a slot, a power of two.
     pub(super) team: usize,
     /// Whether neighbouring threads work on neighbouring slots, instead of elements.
@@ -86,14 +88,22 @@ pub(super) enum Extent {
 /// Operands are registers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Op {
-    Input(usize, Index),
-    Output(usize, Index),
+    /// An element of a tensor.
+    Tensor(usize, Index),
+    /// A value of a parameter or running average.
+    Small(usize, Index),
+    /// What an earlier kernel left.
+    Given(usize, Index),
+    /// What an earlier walk left.
+    Own(usize, Index),
     Statistic(usize),
     /// The bits of an f32.
     Constant(u32),
     Count(usize),
     Unary(Prim, usize),
     Binary(Prim, usize, usize),
+    /// The first minus a mean, of which the last is what an f32 does not hold.
+    Centered(usize, usize, usize),
 }
 
 /// The place of an element in a buffer: a number, and for each term a coordinate divided by its unit
@@ -123,6 +133,8 @@ pub(super) enum Coordinate {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Accumulate {
     pub(super) value: usize,
+    /// The register with the low part of the value, where that is a mean.
+    pub(super) low: Option<usize>,
     /// The index of the count of a slot's elements.
     pub(super) count: usize,
     /// Along which axes only blocks at the start count.
@@ -133,14 +145,23 @@ pub(super) struct Accumulate {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Result {
     pub(super) statistic: Statistic,
+    pub(super) part: Part,
     pub(super) register: Option<usize>,
     pub(super) places: Vec<(usize, Index)>,
+}
+
+/// Which part of a statistic. A mean has a second one, so that what is subtracted from elements near a large
+/// mean is not its rounding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Part {
+    Value,
+    Low,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Write {
     pub(super) value: usize,
-    pub(super) output: usize,
+    pub(super) target: Target,
     pub(super) index: Index,
 }
 
@@ -154,7 +175,26 @@ impl Span {
     }
 }
 
+impl Op {
+    /// The registers that it reads.
+    pub(super) fn operands(&self) -> impl Iterator<Item = usize> + use<> {
+        let [a, b, c] = match *self {
+            Op::Tensor(..) | Op::Small(..) | Op::Given(..) | Op::Own(..) => [None; 3],
+            Op::Statistic(_) | Op::Constant(_) | Op::Count(_) => [None; 3],
+            Op::Unary(_, a) => [Some(a), None, None],
+            Op::Binary(_, a, b) => [Some(a), Some(b), None],
+            Op::Centered(a, b, c) => [Some(a), Some(b), Some(c)],
+        };
+        [a, b, c].into_iter().flatten()
+    }
+}
+
 impl Walk {
+    /// Its operations.
+    pub(super) fn ops(&self) -> impl Iterator<Item = &Op> {
+        self.block_ops.iter().chain(&self.slot_ops).chain(&self.element_ops).map(|(_, op)| op)
+    }
+
     /// Whether the block is one slot.
     pub(super) fn is_single(&self) -> bool {
         self.samples.is_single() && self.channels.is_single() && self.positions.is_single()
@@ -167,8 +207,9 @@ impl Walk {
 }
 
 impl Accumulate {
+    /// Whether differences from the mean are accumulated. A mean of which both parts are wanted is, too.
     pub(super) fn is_moments(&self) -> bool {
-        self.results.iter().any(|result| result.statistic == Statistic::Variance)
+        self.results.iter().any(|result| result.statistic == Statistic::Variance || result.part == Part::Low)
     }
 
     pub(super) fn is_square(&self) -> bool {
@@ -176,13 +217,32 @@ impl Accumulate {
     }
 }
 
-/// A buffer that a kernel reads.
+/// Where a walk writes values to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Target {
+    /// The full-size result.
+    Full,
+    /// A small result, by its place among those that the kernel writes.
+    Final(usize),
+}
+
+/// A full-size tensor that a kernel reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
+pub(super) enum Tensor {
     Input,
     Upstream,
+}
+
+/// A small operand that a kernel reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Small {
     Param(usize),
     Running(usize),
+}
+
+/// Numbers that a kernel reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
     /// What the forward pass keeps.
     Kept,
     /// What the kernel before exports.
@@ -191,17 +251,13 @@ pub(super) enum Source {
     Scratch,
 }
 
-/// A buffer that a kernel writes.
+/// Numbers that a kernel writes, and may read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
-    /// The full-size result.
-    Full,
+pub(super) enum Own {
     /// Results that leave the pass: what the forward pass keeps.
     Exports,
     /// Results that walks of the same kernel read, and what is left for the second kernel.
     Scratch,
-    /// A small result.
-    Final(usize),
 }
 
 /// A kernel with everything but its tensors.
@@ -211,8 +267,16 @@ pub(super) struct Kernel {
     pub(super) numbers: Vec<usize>,
     pub(super) counts: Vec<f32>,
     pub(super) blocks: usize,
-    pub(super) inputs: Vec<Source>,
-    pub(super) outputs: Vec<Target>,
+    /// How many neighbouring elements of tensors are read at a time.
+    pub(super) lanes: usize,
+    pub(super) tensors: Vec<Tensor>,
+    pub(super) small: Vec<Small>,
+    pub(super) given: Vec<Given>,
+    /// Whether it writes the full-size result.
+    pub(super) writes: bool,
+    /// The numbers of the small results that it writes.
+    pub(super) finals: Vec<usize>,
+    pub(super) own: Vec<Own>,
     /// How many numbers it exports.
     pub(super) exports: usize,
     /// How many numbers of scratch it needs.
@@ -220,6 +284,12 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
+    /// How many buffers it is launched with; one more has the sizes.
+    pub(super) fn buffers(&self) -> usize {
+        let read = self.tensors.len() + self.small.len() + self.given.len();
+        read + usize::from(self.writes) + self.finals.len() + self.own.len() + 1
+    }
+
     /// Whether it has nothing to do.
     pub(super) fn is_empty(&self) -> bool {
         self.program.walks.is_empty()
@@ -227,8 +297,7 @@ impl Kernel {
 
     /// The operations that are unrolled into its code.
     pub(super) fn operations(&self) -> usize {
-        let walks = self.program.walks.iter();
-        walks.map(|walk| walk.block_ops.len() + walk.slot_ops.len() + walk.element_ops.len()).sum()
+        self.program.walks.iter().map(|walk| walk.ops().count()).sum()
     }
 }
 
@@ -238,8 +307,8 @@ pub(super) struct Lowered {
     pub(super) blocks: Kernel,
     /// Adds up what the blocks have in common.
     pub(super) finish: Option<Kernel>,
-    /// Where the exported reductions are.
-    pub(super) exported: HashMap<ValueId, usize>,
+    /// Where the parts of exported reductions are.
+    pub(super) exported: HashMap<(ValueId, Part), usize>,
     /// The length of each final value that is written.
     pub(super) finals: Vec<Option<usize>>,
 }
