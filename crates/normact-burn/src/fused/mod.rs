@@ -13,8 +13,6 @@ mod fusion;
 mod pool;
 mod slots;
 
-use std::collections::HashMap;
-use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::backend::tensor::FloatTensor;
@@ -127,23 +125,52 @@ pub(crate) fn sizes(shape: &Shape) -> Sizes {
 /// Compiled forms of a layer, by what they depend on.
 #[derive(Debug)]
 pub(crate) struct Cache<K, V> {
-    entries: Mutex<HashMap<K, Arc<V>>>,
+    /// The ones used last come first. A layer sees few shapes, and comparing those is quicker than hashing one.
+    entries: Mutex<Vec<(K, Arc<V>)>>,
 }
 
-/// A layer sees few shapes; a program that varies them without end does not fill the memory.
+/// A program that varies shapes without end does not fill the memory.
 const CACHED: usize = 64;
 
-impl<K: Hash + Eq, V> Cache<K, V> {
+impl<K: Eq, V> Cache<K, V> {
     pub(crate) fn new() -> Self {
-        Self { entries: Mutex::new(HashMap::new()) }
+        Self { entries: Mutex::new(vec![]) }
     }
 
     /// The entry for a key, made if there is none.
     pub(crate) fn get(&self, key: K, make: impl FnOnce() -> V) -> Arc<V> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if entries.len() >= CACHED && !entries.contains_key(&key) {
-            entries.clear();
+        match entries.iter().position(|(known, _)| *known == key) {
+            Some(0) => {}
+            Some(place) => entries[..=place].rotate_right(1),
+            None => {
+                entries.truncate(CACHED - 1);
+                entries.insert(0, (key, Arc::new(make())));
+            }
         }
-        entries.entry(key).or_insert_with(|| Arc::new(make())).clone()
+        entries[0].1.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_gives_up_what_was_used_longest_ago() {
+        let cache = Cache::new();
+        let is_made = |key: usize| {
+            let mut made = false;
+            let found = cache.get(key, || {
+                made = true;
+                key
+            });
+            assert_eq!(*found, key);
+            made
+        };
+        assert!((0..CACHED).all(is_made));
+        assert!(!is_made(0), "the oldest is there, and is now the youngest");
+        assert!(is_made(CACHED), "one more");
+        assert!(!is_made(0) && is_made(1), "the one used longest ago has gone");
     }
 }

@@ -11,3 +11,4 @@ mod modules;
 mod primitives;
 mod reference;
 mod stress;
+mod ways;

@@ -15,6 +15,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::devices::devices;
 use crate::layers::{affine, evonorm_b0, layer, moment, param, tracked_moment};
 use crate::reference::{self, Subject, numbers};
+use crate::ways::ways;
 
 /// A small network with the layer in it.
 #[derive(Module, Debug)]
@@ -341,11 +342,11 @@ fn statistics_of_one_value_share_a_buffer() {
     let shape = Shape::new(&[3, 4, 2]).expect("the shape is valid");
     let x = (0..24).map(|index| f64::from(index * index % 17)).collect();
     let inputs = Inputs::initial(&both.dag, shape, x);
-    for device in devices() {
-        let module = NormAct::new(&both, 4, &device).expect("the layer fits");
+    for way in ways() {
+        let module = way.module(&both, 4);
         assert_eq!(module.buffer_names().collect::<Vec<_>>(), ["running_var", "running_var_2", "running_mean_square"]);
         let expected = reference::expected(&both.dag, &inputs, Mode::Training, &[1.0; 24]);
-        let subject = Subject::new(&both, &inputs, &device, FloatDType::F32);
+        let subject = Subject::new(&both, &inputs, &way, FloatDType::F32);
         let found = subject.pass(&inputs.x, Mode::Training, &[1.0; 24]);
         for ((name, found), (_, expected)) in found.lists().zip(expected.lists()) {
             for (found, expected) in found.iter().zip(expected) {

@@ -1,9 +1,11 @@
 //! A layer run by the evaluator and by the module.
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use normact_burn::NormAct;
 use normact_ir::{Dag, Inputs, Layer, Mode, Shape, evaluate};
+
+use crate::ways::Way;
 
 /// What one pass gives.
 #[derive(Debug, Clone)]
@@ -39,16 +41,16 @@ pub(crate) fn expected(dag: &Dag, inputs: &Inputs, mode: Mode, dy: &[f64]) -> Ou
 pub(crate) struct Subject {
     module: NormAct,
     shape: Shape,
-    device: Device,
+    way: Way,
     dtype: FloatDType,
 }
 
 impl Subject {
     /// Takes shape, parameters and buffers from `inputs`. Inputs have the number format `dtype`;
     /// parameters and buffers too if it is f64, so that they do not round.
-    pub(crate) fn new(layer: &Layer, inputs: &Inputs, device: &Device, dtype: FloatDType) -> Self {
+    pub(crate) fn new(layer: &Layer, inputs: &Inputs, way: &Way, dtype: FloatDType) -> Self {
         let shape = inputs.shape.clone();
-        let mut module = NormAct::new(layer, shape.channels(), device).expect("the layer fits the channels");
+        let mut module = way.module(layer, shape.channels());
         if dtype == FloatDType::F64 {
             module = Module::map(module, &mut ToF64);
         }
@@ -57,7 +59,7 @@ impl Subject {
         for (name, values) in params.chain(buffers) {
             module.set_values(&name, values).expect("the inputs have as many values");
         }
-        Self { module: module.train(), shape, device: device.clone().autodiff(), dtype }
+        Self { module: module.train(), shape, way: way.clone(), dtype }
     }
 
     /// One pass. In training it updates the buffers.
@@ -77,8 +79,9 @@ impl Subject {
             // A frozen module reads its buffers; gradients are switched on again to compare them.
             Mode::Evaluation => self.module.clone().freeze().set_require_grad(true),
         };
+        let device = self.way.device.clone().autodiff();
         let tensor = |values: &[f64]| {
-            Tensor::<D>::from_data(TensorData::new(values.to_vec(), dims), (&self.device, self.dtype.into()))
+            Tensor::<D>::from_data(TensorData::new(values.to_vec(), dims), (&device, self.dtype.into()))
         };
         let x = tensor(x).require_grad();
         let y = module.forward(x.clone());
