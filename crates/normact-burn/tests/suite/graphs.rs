@@ -53,6 +53,8 @@ const F64: Precision =
     Precision { dtype: FloatDType::F64, jitter: 1e-13, relative: 1e-12, of_largest: 1e-13, largest: 1e100 };
 const F32: Precision =
     Precision { dtype: FloatDType::F32, jitter: 1e-6, relative: 1e-5, of_largest: 2e-6, largest: 1e12 };
+/// Where parameters and statistics are f32 too, as on a GPU, terms that cancel leave more.
+const F32_THROUGHOUT: Precision = Precision { of_largest: 1e-5, ..F32 };
 
 #[test]
 fn random_graphs_of_the_language_agree_in_f64() {
@@ -72,9 +74,9 @@ fn random_graphs_agree_in_f32_on_the_cpu() {
 
 #[test]
 fn random_graphs_agree_in_f32_operation_by_operation() {
-    agree(&close_everywhere(Space::language()), &F32, &Way::op_by_op(Device::flex()), 2000..2150, 135);
-    agree(&close_everywhere(Space::evonorm()), &F32, &Way::op_by_op(Device::flex()), 3000..3150, 135);
-    agree(&close_everywhere(Space::evonorm()), &F32, &Way::op_by_op(wgpu()), 3000..3030, 26);
+    agree(&close_everywhere(Space::language()), &F32_THROUGHOUT, &Way::op_by_op(Device::flex()), 2000..2150, 135);
+    agree(&close_everywhere(Space::evonorm()), &F32_THROUGHOUT, &Way::op_by_op(Device::flex()), 3000..3150, 135);
+    agree(&close_everywhere(Space::evonorm()), &F32_THROUGHOUT, &Way::op_by_op(wgpu()), 3000..3030, 26);
 }
 
 #[test]
@@ -97,9 +99,21 @@ fn random_graphs_of_the_search_space_are_fused() {
 fn random_graphs_agree_in_f32_on_wgpu() {
     // Drivers compile for some tenths of a second each: the rest of them on request.
     let (language, evonorm) = if std::env::var_os("NORMACT_LONG").is_some() { (200, 1000) } else { (40, 60) };
-    agree(&Space::language(), &F32, &Way::by_default(wgpu()), 2000..2000 + language, language as usize * 9 / 10);
-    agree(&Space::evonorm(), &F32, &Way::by_default(wgpu()), 3000..3000 + evonorm, evonorm as usize * 9 / 10);
-    agree(&Space::evonorm(), &F32, &vectors(), 3000..3000 + evonorm / 4, evonorm as usize / 4 * 8 / 10);
+    agree(
+        &Space::language(),
+        &F32_THROUGHOUT,
+        &Way::by_default(wgpu()),
+        2000..2000 + language,
+        language as usize * 9 / 10,
+    );
+    agree(
+        &Space::evonorm(),
+        &F32_THROUGHOUT,
+        &Way::by_default(wgpu()),
+        3000..3000 + evonorm,
+        evonorm as usize * 9 / 10,
+    );
+    agree(&Space::evonorm(), &F32_THROUGHOUT, &vectors(), 3000..3000 + evonorm / 4, evonorm as usize / 4 * 8 / 10);
 }
 
 /// Without what Burn computes closely in absolute terms only, which a graph can magnify without limit.

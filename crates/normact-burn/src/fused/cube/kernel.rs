@@ -115,7 +115,7 @@ pub(super) fn layer_kernel<T: Float, S: Float, N: Size>(
         counts: known_counts,
         statistics,
     };
-    let block = block(&buffers);
+    let block = block(&buffers, comptime!(program.cut));
     let mut shared = Shared::<[f32]>::new_slice(comptime!(program.shared));
     #[unroll]
     for number in 0..program.walks.len() {
@@ -132,18 +132,19 @@ pub(super) fn layer_kernel<T: Float, S: Float, N: Size>(
     }
 }
 
-/// The block of this workgroup.
+/// The block of this workgroup. Divisions of integers take several times as long as anything else here, to
+/// compile too: there are none for axes that are not cut.
 #[cube]
-fn block<T: Float, S: Float, N: Size>(buffers: &Buffers<T, S, N>) -> Block {
+fn block<T: Float, S: Float, N: Size>(buffers: &Buffers<T, S, N>, #[comptime] cut: [bool; 3]) -> Block {
     let numbers = &buffers.numbers;
     let blocks = numbers.find(number::BLOCKS);
     // Workgroups beyond the last block, where the grid is not a line, do the last block again.
     let number = min(CUBE_POS, blocks - 1usize);
-    let columns = numbers.find(number::CHANNEL_BLOCKS);
-    let rows = numbers.find(number::POSITION_BLOCKS);
-    let position_block = number % rows;
-    let column = number / rows % columns;
-    let sample_block = number / (rows * columns);
+    let [samples, channels, positions] = comptime!(cut);
+    let rows = if comptime!(positions) { numbers.find(number::POSITION_BLOCKS) } else { 1usize.runtime() };
+    let columns = if comptime!(channels) { numbers.find(number::CHANNEL_BLOCKS) } else { 1usize.runtime() };
+    let (number, position_block) = divided(number, rows, comptime!(positions), comptime!(samples || channels));
+    let (sample_block, column) = divided(number, columns, comptime!(channels), samples);
     let sample = sample_block * numbers.find(number::BLOCK_SAMPLES);
     let channel = column * numbers.find(number::BLOCK_CHANNELS);
     let position = position_block * numbers.find(number::BLOCK_POSITIONS);
@@ -152,6 +153,18 @@ fn block<T: Float, S: Float, N: Size>(buffers: &Buffers<T, S, N>) -> Block {
         samples: min(numbers.find(number::BLOCK_SAMPLES), numbers.find(number::SAMPLES) - sample),
         channels: min(numbers.find(number::BLOCK_CHANNELS), numbers.find(number::CHANNELS) - channel),
         positions: min(numbers.find(number::BLOCK_POSITIONS), numbers.find(number::POSITIONS) - position),
+    }
+}
+
+/// A number divided by another one and what is left, where the quotient and the rest may be other than 0.
+#[cube]
+fn divided(number: usize, by: usize, #[comptime] has_rest: bool, #[comptime] has_quotient: bool) -> (usize, usize) {
+    if comptime!(has_rest && has_quotient) {
+        (number / by, number % by)
+    } else if comptime!(has_rest) {
+        (0usize.runtime(), number)
+    } else {
+        (number, 0usize.runtime())
     }
 }
 
@@ -205,10 +218,15 @@ fn run<T: Float, S: Float, N: Size, M: Size>(
             let number = round * teams + row;
             let is_slot = number < all;
             let number = select(is_slot, number, 0usize);
+            let [sample_varies, channel_varies, position_varies] =
+                comptime!([walk.samples, walk.channels, walk.positions].map(|span| !span.is_single()));
+            let (rest, position_slot) =
+                divided(number, position_slots, position_varies, comptime!(channel_varies || sample_varies));
+            let (sample_slot, channel_slot) = divided(rest, channel_slots, channel_varies, sample_varies);
             let at = At {
-                sample: start.sample + number / (channel_slots * position_slots) * samples,
-                channel: start.channel + number / position_slots % channel_slots * channels,
-                position: start.position + number % position_slots * positions,
+                sample: start.sample + sample_slot * samples,
+                channel: start.channel + channel_slot * channels,
+                position: start.position + position_slot * positions,
                 row: start.row,
                 column: start.column,
             };
@@ -316,37 +334,47 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
         channel = moved.channel;
         position = moved.position;
     }
+    // The sums of the slot; with moments, in a second phase, every lane's moments around the common mean. The
+    // first sum of those would be 0 without rounding, and corrects for it. One loop has the code of both.
     let mut totals = Array::<f32>::new(comptime!(sums.max(1)));
-    #[unroll]
-    for sum in 0..sums {
-        let moment = comptime!(moments.iter().position(|&moment| moment == sum));
-        if comptime!(moment.is_some()) {
-            let number = comptime!(moment.unwrap_or(0));
-            totals[sum] = seen * across_lanes(shifts[number] + means[number], lanes);
-        } else {
-            totals[sum] = across_lanes(parts[sum], lanes);
-        }
-    }
+    let mut values = Array::<f32>::new(comptime!(sums.max(2 * moments.len()).max(1)));
     if comptime!(sums > 0) {
-        combine(shared, &mut totals, visit.lane, visit.row, sums, workgroup, team, comptime!(walk.slots_first));
-    }
-
-    // Every lane's moments around the common mean. Their first sum would be 0 without rounding, and
-    // corrects for it.
-    let mut deviations = Array::<f32>::new(comptime!((2 * moments.len()).max(1)));
-    if comptime!(!moments.is_empty()) {
-        #[unroll]
-        for number in 0..moments.len() {
-            let accumulate = comptime!(walk.accumulate[moments[number]].clone());
-            let mean = totals[comptime!(moments[number])] / buffers.counts.find(accumulate.count);
-            let distance = (shifts[number] - Vector::new(mean)) + means[number];
-            let distance = select(seen > 0.0f32, distance, zero);
-            let drift = Vector::new(seen) * distance;
-            deviations[comptime!(2 * number)] = across_lanes(drift, lanes);
-            deviations[comptime!(2 * number + 1)] = across_lanes(squares[number] + drift * distance, lanes);
+        let phases = comptime!(if moments.is_empty() { 1 } else { 2 });
+        for phase in 0..phases {
+            let mut count = comptime!(sums).runtime();
+            if phase == 0usize {
+                #[unroll]
+                for sum in 0..sums {
+                    let moment = comptime!(moments.iter().position(|&moment| moment == sum));
+                    if comptime!(moment.is_some()) {
+                        let number = comptime!(moment.unwrap_or(0));
+                        values[sum] = seen * across_lanes(shifts[number] + means[number], lanes);
+                    } else {
+                        values[sum] = across_lanes(parts[sum], lanes);
+                    }
+                }
+            } else {
+                count = comptime!(2 * moments.len()).runtime();
+                #[unroll]
+                for number in 0..moments.len() {
+                    let accumulate = comptime!(walk.accumulate[moments[number]].clone());
+                    let mean = totals[comptime!(moments[number])] / buffers.counts.find(accumulate.count);
+                    let distance = (shifts[number] - Vector::new(mean)) + means[number];
+                    let distance = select(seen > 0.0f32, distance, zero);
+                    let drift = Vector::new(seen) * distance;
+                    values[comptime!(2 * number)] = across_lanes(drift, lanes);
+                    values[comptime!(2 * number + 1)] = across_lanes(squares[number] + drift * distance, lanes);
+                }
+            }
+            let slots_first = comptime!(walk.slots_first);
+            combine(shared, &mut values, visit.lane, visit.row, count, workgroup, team, slots_first);
+            if phase == 0usize {
+                #[unroll]
+                for sum in 0..sums {
+                    totals[sum] = values[sum];
+                }
+            }
         }
-        let pairs = comptime!(2 * moments.len());
-        combine(shared, &mut deviations, visit.lane, visit.row, pairs, workgroup, team, comptime!(walk.slots_first));
     }
 
     #[unroll]
@@ -364,7 +392,7 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
                 Statistic::Mean => {
                     if comptime!(is_moments) {
                         let rough = total / count;
-                        let correction = deviations[comptime!(2 * number)] / count;
+                        let correction = values[comptime!(2 * number)] / count;
                         let mean = rough + correction;
                         match result.part {
                             Part::Value => mean,
@@ -377,8 +405,8 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
                 }
                 Statistic::MeanSquare => total / count,
                 Statistic::Variance => {
-                    let drift = deviations[comptime!(2 * number)];
-                    let variance = (deviations[comptime!(2 * number + 1)] - drift * (drift / count)) / count;
+                    let drift = values[comptime!(2 * number)];
+                    let variance = (values[comptime!(2 * number + 1)] - drift * (drift / count)) / count;
                     select(variance < 0.0f32, 0.0f32, variance)
                 }
             };
@@ -432,7 +460,7 @@ fn combine(
     totals: &mut Array<f32>,
     lane: usize,
     row: usize,
-    #[comptime] sums: usize,
+    sums: usize,
     #[comptime] workgroup: usize,
     #[comptime] team: usize,
     #[comptime] slots_first: bool,
@@ -444,9 +472,9 @@ fn combine(
         let mine = base + lane * stride;
         // Others may still read what was combined before.
         sync_cube();
-        #[unroll]
+        // Loops, here and below: what is unrolled takes a driver longer to compile than it saves.
         for sum in 0..sums {
-            shared[mine + comptime!(sum * workgroup)] = totals[sum];
+            shared[mine + sum * workgroup] = totals[sum];
         }
         sync_cube();
         // Few barriers, which cost more than additions: sixteen to one, and then each thread adds up
@@ -454,12 +482,9 @@ fn combine(
         let left = comptime!(if team > RADIX { team / RADIX } else { team });
         if comptime!(team > RADIX) {
             if lane < left {
-                #[unroll]
                 for sum in 0..sums {
-                    let place = mine + comptime!(sum * workgroup);
+                    let place = mine + sum * workgroup;
                     let mut total = shared[place];
-                    // A loop, as is the next one: what is unrolled takes the driver longer to compile than
-                    // it saves.
                     for number in 1..RADIX {
                         total += shared[place + number * comptime!(left * stride)];
                     }
@@ -468,11 +493,10 @@ fn combine(
             }
             sync_cube();
         }
-        #[unroll]
         for sum in 0..sums {
-            let mut total = shared[base + comptime!(sum * workgroup)];
+            let mut total = shared[base + sum * workgroup];
             for number in 1..left {
-                total += shared[base + comptime!(sum * workgroup) + number * stride];
+                total += shared[base + sum * workgroup + number * stride];
             }
             totals[sum] = total;
         }
@@ -511,18 +535,11 @@ fn elements(extent: usize, #[comptime] span: Span) -> usize {
 /// apart.
 #[cube]
 fn cursor(visit: &Visit, element: usize, #[comptime] walk: Walk) -> Cursor {
-    let position = if comptime!(walk.positions.has_elements()) { element % visit.positions } else { 0usize.runtime() };
-    let row = if comptime!(walk.positions.has_elements()) { element / visit.positions } else { element };
-    let channel = if comptime!(walk.channels.has_elements()) {
-        if comptime!(walk.samples.has_elements()) { row % visit.channels } else { row }
-    } else {
-        0usize.runtime()
-    };
-    let sample = if comptime!(walk.samples.has_elements()) {
-        if comptime!(walk.channels.has_elements()) { row / visit.channels } else { row }
-    } else {
-        0usize.runtime()
-    };
+    let [sample_varies, channel_varies, position_varies] =
+        comptime!([walk.samples, walk.channels, walk.positions].map(Span::has_elements));
+    let (rest, position) =
+        divided(element, visit.positions, position_varies, comptime!(channel_varies || sample_varies));
+    let (sample, channel) = divided(rest, visit.channels, channel_varies, sample_varies);
     Cursor { sample, channel, position }
 }
 

@@ -158,9 +158,7 @@ impl<'a> Setting<'a> {
         };
         let homes = |id: ValueId| self.parts(id).map(|part| (part, home(id, part))).collect::<Vec<_>>();
 
-        for &id in &schedule.before {
-            code.small(id, homes(id));
-        }
+        code.small(&schedule.before, &homes);
         for pass in &schedule.passes {
             // Axes that differ for the whole input may have the same slots in a block.
             let mut shapes: Vec<Axes> = vec![];
@@ -189,16 +187,12 @@ impl<'a> Setting<'a> {
                 let rows = Axes { positions: false, ..Axes::INPUT };
                 code.walk(Axes::INPUT, rows, vec![], vec![full(id)]);
             }
-            for &id in &pass.small {
-                code.small(id, homes(id));
-            }
+            code.small(&pass.small, &homes);
         }
         let lengths: Vec<Option<usize>> = finals.iter().map(|&(id, axes)| id.map(|_| sizes.slots(axes)[1])).collect();
         if finishes_in_blocks || !has_finals {
             if finishes_in_blocks {
-                for &id in &schedule.after {
-                    code.small(id, homes(id));
-                }
+                code.small(&schedule.after, &homes);
             }
             code.finals(finals);
             return Some(Lowered { blocks: code.kernel()?, finish: None, exported, finals: lengths });
@@ -210,13 +204,19 @@ impl<'a> Setting<'a> {
             let index = finish.slots_index(graph.axes(id), offset);
             finish.exported.insert((id, part), index);
         }
-        for &id in &across {
-            let (offset, columns) = partial[&id];
-            finish.partials(id, sample_blocks * position_blocks, offset, columns, is_complete(id));
+        // Sums of as many columns in one walk.
+        let columns = |id: ValueId| (partial[&id].1, is_complete(id));
+        let mut rest = across.clone();
+        while let Some(&first) = rest.first() {
+            let together: Vec<_> = rest.extract_if(.., |&mut id| columns(id) == columns(first)).collect();
+            let (columns, are_slots) = columns(first);
+            for together in together.chunks(SUMS) {
+                let together: Vec<_> = together.iter().map(|&id| (id, partial[&id].0)).collect();
+                finish.partials(&together, sample_blocks * position_blocks, columns, are_slots);
+            }
         }
-        for &id in &schedule.after {
-            finish.small(id, self.parts(id).map(|part| (part, Placement::default())).collect());
-        }
+        let nowhere = |id: ValueId| self.parts(id).map(|part| (part, Placement::default())).collect();
+        finish.small(&schedule.after, &nowhere);
         finish.finals(finals);
         Some(Lowered { blocks: code.kernel()?, finish: finish.kernel(), exported, finals: lengths })
     }
@@ -342,7 +342,12 @@ impl<'a> Code<'a> {
             earlier[number].publishes &= reads;
         }
         Some(Kernel {
-            program: Program { workgroup: self.workgroup, walks: self.walks, shared },
+            program: Program {
+                workgroup: self.workgroup,
+                cut: self.blocks.count.map(|count| count > 1),
+                walks: self.walks,
+                shared,
+            },
             numbers: self.numbers,
             counts: self.counts,
             blocks: self.blocks.count.iter().product(),
@@ -480,14 +485,48 @@ impl<'a> Code<'a> {
         self.spans(from, to).into_iter().all(Span::is_single)
     }
 
-    /// A reduction of a value that has few slots.
-    fn small(&mut self, id: ValueId, placements: Vec<(Part, Placement)>) {
-        let Expr::Reduce { operand, to, .. } = self.graph.expr(id) else { unreachable!("a reduction") };
-        let from = one_by_one(self.graph.axes(operand));
-        let is_partial = placements.iter().any(|(_, placement)| placement.partial.is_some());
-        let only_first =
-            [is_partial && !from.samples, is_partial && from.channels == Channels::One, is_partial && !from.positions];
-        self.walk(from, to, vec![Sum { operand, results: vec![(id, placements)], only_first }], vec![]);
+    /// Reductions of values that have few slots, those along the same axes in one walk: each walk is code that a
+    /// driver has to compile, and has barriers.
+    fn small(&mut self, ids: &[ValueId], homes: &dyn Fn(ValueId) -> Vec<(Part, Placement)>) {
+        let mut together: Vec<Sum> = vec![];
+        let mut axes = None;
+        for &id in ids {
+            let Expr::Reduce { operand, to, statistic } = self.graph.expr(id) else { unreachable!("a reduction") };
+            let from = one_by_one(self.graph.axes(operand));
+            let is_reduction = |id: ValueId| matches!(self.graph.expr(id), Expr::Reduce { .. });
+            let cone = self.graph.cone(&[operand], is_reduction);
+            let is_needed = together.iter().any(|sum| sum.results.iter().any(|(id, _)| cone[id.index()]));
+            if axes != Some((from, to)) || is_needed || together.len() == SUMS / 2 {
+                self.small_walk(axes.replace((from, to)), std::mem::take(&mut together));
+            }
+            let placements = homes(id);
+            let is_partial = placements.iter().any(|(_, placement)| placement.partial.is_some());
+            let only_first = [
+                is_partial && !from.samples,
+                is_partial && from.channels == Channels::One,
+                is_partial && !from.positions,
+            ];
+            // A mean and a variance of the same values are accumulated together.
+            let is_moment = |statistic| matches!(statistic, Statistic::Mean | Statistic::Variance);
+            let same = together.iter_mut().find(|sum| {
+                let others = sum.results.iter().all(|&(other, _)| match self.graph.expr(other) {
+                    Expr::Reduce { statistic, .. } => is_moment(statistic),
+                    _ => false,
+                });
+                sum.operand == operand && sum.only_first == only_first && is_moment(statistic) && others
+            });
+            match same {
+                Some(sum) => sum.results.push((id, placements)),
+                None => together.push(Sum { operand, results: vec![(id, placements)], only_first }),
+            }
+        }
+        self.small_walk(axes, together);
+    }
+
+    fn small_walk(&mut self, axes: Option<(Axes, Axes)>, sums: Vec<Sum>) {
+        if let Some((from, to)) = axes.filter(|_| !sums.is_empty()) {
+            self.walk(from, to, sums, vec![]);
+        }
     }
 
     /// Adds a walk over the elements of the block that vary along `from`.
@@ -718,8 +757,8 @@ impl<'a> Code<'a> {
         Op::Given(place_of(&mut self.given, Given::Exports), index)
     }
 
-    /// Sums what the blocks have left of a sum across them.
-    fn partials(&mut self, id: ValueId, rows: usize, offset: usize, columns: usize, are_slots: bool) {
+    /// Sums what the blocks have left of sums across them, each from an offset on.
+    fn partials(&mut self, sums: &[(ValueId, usize)], rows: usize, columns: usize, are_slots: bool) {
         let rows_number = self.number(rows);
         let columns_number = self.number(columns);
         let samples = Span { kind: SpanKind::Elements, extent: Extent::Number(rows_number) };
@@ -729,17 +768,10 @@ impl<'a> Code<'a> {
         let is_single = channels.is_single();
         let given = place_of(&mut self.given, Given::Scratch);
         let one = self.known(NumberKey::One, 1);
-        let offset = self.number(offset);
         let row = Term { of: Coordinate::Sample, unit: 1, stride: columns_number };
         let column = Term { of: Coordinate::Channel, unit: 1, stride: one };
-        let load = Op::Given(given, Index { offset, terms: vec![row, column] });
         let count = self.count(Axes::NONE, Axes::NONE);
-        let (mut result, publishes) = self.result(id, Statistic::Sum, Part::Value, Placement::default(), is_single);
-        // The channel of the walk is the slot.
-        for (_, index) in &mut result.places {
-            index.terms.iter_mut().for_each(|term| term.unit = 1);
-        }
-        self.walks.push(Walk {
+        let mut walk = Walk {
             samples,
             channels,
             positions,
@@ -748,11 +780,24 @@ impl<'a> Code<'a> {
             slots_first: true,
             block_ops: vec![],
             slot_ops: vec![],
-            element_ops: vec![(0, load)],
-            accumulate: vec![Accumulate { value: 0, low: None, count, only_first: [false; 3], results: vec![result] }],
+            element_ops: vec![],
+            accumulate: vec![],
             writes: vec![],
-            publishes,
-        });
+            publishes: false,
+        };
+        for (register, &(id, offset)) in sums.iter().enumerate() {
+            let offset = self.number(offset);
+            walk.element_ops.push((register, Op::Given(given, Index { offset, terms: vec![row, column] })));
+            let (mut result, publishes) = self.result(id, Statistic::Sum, Part::Value, Placement::default(), is_single);
+            // The channel of the walk is the slot.
+            for (_, index) in &mut result.places {
+                index.terms.iter_mut().for_each(|term| term.unit = 1);
+            }
+            walk.publishes |= publishes;
+            let results = vec![result];
+            walk.accumulate.push(Accumulate { value: register, low: None, count, only_first: [false; 3], results });
+        }
+        self.walks.push(walk);
     }
 
     /// Writes the small values that are asked for.

@@ -31,6 +31,8 @@ pub(super) mod number {
 pub(super) struct Program {
     /// Threads of a workgroup, a power of two.
     pub(super) workgroup: usize,
+    /// Along which axes there are several blocks.
+    pub(super) cut: [bool; 3],
     pub(super) walks: Vec<Walk>,
     /// Elements of shared memory.
     pub(super) shared: usize,
