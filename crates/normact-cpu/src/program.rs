@@ -504,7 +504,10 @@ impl Compiler<'_> {
                 Some((a, b)) => Operand::Product(code.source(a), code.source(b)),
                 None => Operand::Value(code.source(reduction.operand)),
             };
+            let by_lane = self.by_lane(reduction.to);
             let kind = match reduction.kind {
+                // What is subtracted from the elements it is the mean of must be closer to it than a sum in f32.
+                Reduced::Sum { sum: None, .. } if !by_lane && matches!(operand, Operand::Value(_)) => Kind::Moments,
                 Reduced::Sum { .. } => Kind::Sum,
                 Reduced::MeanSquare(_) => Kind::SumOfSquares,
                 Reduced::Moments { .. } => Kind::Moments,
@@ -528,7 +531,6 @@ impl Compiler<'_> {
                     Target::Block(block.len() - 1)
                 }
             };
-            let by_lane = self.by_lane(reduction.to);
             code.program.accumulate.push(Accumulate { target, operand, kind, by_lane });
         }
         code.program.write = pass.write.map(|id| code.source(id));

@@ -19,7 +19,7 @@ use crate::program::{
     Accumulate, Array, Lane, Operand as Operands, PassProgram, Place, Program, ScalarStep, Scalars, Small, SmallValue,
     Target, Tier,
 };
-use crate::slots::{Accumulator, Kind, Layout, Region, Slots};
+use crate::slots::{Accumulator, Kind, Layout, Moments, Region, Slots};
 use crate::vector::{
     Chunk, Operand, Register, Source, Step, WIDTH, Wide, dot, moments, sum, sum_of_squares, wide_step,
 };
@@ -305,7 +305,7 @@ fn accumulate_small(small: &Small, reads: &Reads<'_>, results: &[Slots], region:
         match kind {
             Kind::Sum => sums.first[slot] += value,
             Kind::SumOfSquares => sums.first[slot] += value * value,
-            Kind::Moments => sums.add_moments(slot, 1.0, value, 0.0),
+            Kind::Moments => sums.add_moments(slot, Moments::of(value)),
         }
     });
 }
@@ -418,9 +418,6 @@ impl Job<'_> {
             held.resize(held.len().max(elements), 0.0);
         }
         workspace.scalars.resize(self.pass.scalars.steps.len(), 0.0);
-        if let Some(native) = &self.pass.native {
-            native.begin(&mut workspace.frame);
-        }
         #[cfg(target_arch = "x86_64")]
         {
             use crate::native::Instructions;
@@ -643,9 +640,14 @@ impl Job<'_> {
             Stream::Held(number) => held[number][first..first + len].as_mut_ptr(),
             Stream::Register(number) => registers[number].0[..len].as_mut_ptr(),
         };
+        let sums_up = self.pass.accumulate.iter().filter(|accumulate| !accumulate.by_lane);
+        let centre = |number: usize| match sums_up.clone().nth(number).expect("one of these").target {
+            Target::Block(number) => sums[number].centre[sums[number].layout.index(at)],
+            Target::Across(_) => unreachable!("only sums run across blocks"),
+        };
         // SAFETY: each address is that of `len` elements; code writes to none of those of `x` and `dy`.
         #[allow(unsafe_code)]
-        let Some(mut parts) = (unsafe { native.run(frame, len, streams, address) }) else {
+        let Some(mut parts) = (unsafe { native.run(frame, len, streams, centre, address) }) else {
             return false;
         };
         for accumulate in &self.pass.accumulate {
@@ -660,7 +662,7 @@ impl Job<'_> {
             }
             match parts.next().expect("native code sums up all that is not by lane") {
                 Part::Sum(sum) => target.first[slot] += sum,
-                Part::Moments(mean, deviations) => target.add_moments(slot, len as f64, mean, deviations),
+                Part::Moments(moments) => target.add_moments(slot, moments),
             }
         }
         destination.deliver(&scratch.0, len);
@@ -812,10 +814,7 @@ fn add(accumulate: &Accumulate, chunk: &Chunk<'_>, sums: &mut Accumulator, slot:
         match accumulate.kind {
             Kind::Sum => sums.first[slot] += sum(values),
             Kind::SumOfSquares => sums.first[slot] += sum_of_squares(values),
-            Kind::Moments => {
-                let (mean, deviations) = moments(values);
-                sums.add_moments(slot, values.len() as f64, mean, deviations);
-            }
+            Kind::Moments => sums.add_moments(slot, moments(values)),
         }
         return;
     }
@@ -825,15 +824,18 @@ fn add(accumulate: &Accumulate, chunk: &Chunk<'_>, sums: &mut Accumulator, slot:
         Kind::Sum => first.iter_mut().zip(values).for_each(|(sum, &x)| *sum += f64::from(x)),
         Kind::SumOfSquares => first.iter_mut().zip(values).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x)),
         Kind::Moments => {
-            // Welford's update, one element for each lane; every lane has seen as many.
-            let (count, second) = (&mut sums.count[slots.clone()], &mut sums.second[slots]);
-            let seen = count.first().map_or(1.0, |count| count + 1.0);
-            let share = 1.0 / seen;
-            count.fill(seen);
-            for ((mean, deviations), &x) in first.iter_mut().zip(second).zip(values) {
-                let difference = f64::from(x) - *mean;
-                *mean += difference * share;
-                *deviations += difference * (f64::from(x) - *mean);
+            let (centre, second) = (&mut sums.centre[slots.clone()], &mut sums.second[slots.clone()]);
+            let count = &mut sums.count[slots];
+            // Every lane has seen as many.
+            if count.first() == Some(&0.0) {
+                let finite = |x: f32| if x.is_finite() { f64::from(x) } else { 0.0 };
+                centre.iter_mut().zip(values).for_each(|(centre, &x)| *centre = finite(x));
+            }
+            count.iter_mut().for_each(|count| *count += 1.0);
+            for (((sum, squares), centre), &x) in first.iter_mut().zip(second).zip(centre).zip(values) {
+                let difference = f64::from(x) - *centre;
+                *sum += difference;
+                *squares += difference * difference;
             }
         }
     }

@@ -117,24 +117,56 @@ impl Kind {
     }
 }
 
+/// What some elements add to the moments of a slot: sums of their differences from a number near their
+/// mean. Unlike squares of the elements themselves, those of the differences lose no digits to a large mean.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Moments {
+    pub(crate) count: f64,
+    /// What the differences are taken from; finite.
+    pub(crate) centre: f64,
+    pub(crate) sum: f64,
+    pub(crate) squares: f64,
+}
+
+impl Moments {
+    /// Those of one number.
+    pub(crate) fn of(number: f64) -> Self {
+        let centre = if number.is_finite() { number } else { 0.0 };
+        let sum = number - centre;
+        Self { count: 1.0, centre, sum, squares: sum * sum }
+    }
+
+    pub(crate) fn mean(self) -> f64 {
+        self.centre + self.sum / self.count
+    }
+
+    /// The sum of squared deviations from the mean: that of the differences, without what the centre is away
+    /// from the mean.
+    pub(crate) fn deviations(self) -> f64 {
+        let deviations = self.squares - self.sum * self.sum / self.count;
+        // Unlike a maximum, this keeps a NaN.
+        if deviations < 0.0 { 0.0 } else { deviations }
+    }
+}
+
 /// What is accumulated for each slot, in f64.
 #[derive(Debug, Clone)]
 pub(crate) struct Accumulator {
     pub(crate) layout: Layout,
     pub(crate) kind: Kind,
-    /// Elements so far, for moments only.
-    pub(crate) count: Vec<f64>,
-    /// The sum, the sum of squares, or the mean.
+    /// The sum, the sum of squares, or that of the differences from the centre.
     pub(crate) first: Vec<f64>,
-    /// The sum of squared deviations from the mean, for moments only.
+    /// For moments only: the sum of squared differences, the centre, and the number of elements so far.
     pub(crate) second: Vec<f64>,
+    pub(crate) centre: Vec<f64>,
+    pub(crate) count: Vec<f64>,
 }
 
 impl Accumulator {
     pub(crate) fn new(layout: Layout, kind: Kind) -> Self {
         let len = layout.len();
-        let moments = if kind == Kind::Moments { len } else { 0 };
-        Self { layout, kind, count: vec![0.0; moments], first: vec![0.0; len], second: vec![0.0; moments] }
+        let zeros = || vec![0.0; if kind == Kind::Moments { len } else { 0 }];
+        Self { layout, kind, first: vec![0.0; len], second: zeros(), centre: zeros(), count: zeros() }
     }
 
     /// Adds the elements counted by another accumulator of the same layout.
@@ -144,23 +176,33 @@ impl Accumulator {
             return;
         }
         for slot in 0..self.count.len() {
-            self.add_moments(slot, other.count[slot], other.first[slot], other.second[slot]);
+            self.add_moments(slot, other.moments(slot));
         }
     }
 
-    /// Adds `count` elements with that mean and sum of squared deviations to a slot: Chan, Golub and
-    /// LeVeque's update, which subtracts means, never squares.
+    pub(crate) fn moments(&self, slot: usize) -> Moments {
+        Moments {
+            count: self.count[slot],
+            centre: self.centre[slot],
+            sum: self.first[slot],
+            squares: self.second[slot],
+        }
+    }
+
+    /// Adds elements to a slot, whose centre is that of the first ones. In f64 all digits that matter are kept
+    /// when differences from another centre become those from this one.
     #[inline(always)]
-    pub(crate) fn add_moments(&mut self, slot: usize, count: f64, mean: f64, deviations: f64) {
-        if count == 0.0 {
+    pub(crate) fn add_moments(&mut self, slot: usize, part: Moments) {
+        if part.count == 0.0 {
             return;
         }
-        let total = self.count[slot] + count;
-        let difference = mean - self.first[slot];
-        let share = count / total;
-        self.first[slot] += difference * share;
-        self.second[slot] += deviations + difference * difference * self.count[slot] * share;
-        self.count[slot] = total;
+        if self.count[slot] == 0.0 {
+            self.centre[slot] = part.centre;
+        }
+        let shift = part.centre - self.centre[slot];
+        self.first[slot] += part.sum + part.count * shift;
+        self.second[slot] += part.squares + shift * (2.0 * part.sum + part.count * shift);
+        self.count[slot] += part.count;
     }
 
     /// The statistics, in slots of the layout `to`, which may be groups where this accumulator has
@@ -174,9 +216,10 @@ impl Accumulator {
             &folded
         };
         let value = |statistic: Statistic, slot: usize| match (self.kind, statistic) {
-            (Kind::Sum, Statistic::Sum) | (Kind::Moments, Statistic::Mean) => source.first[slot],
+            (Kind::Sum, Statistic::Sum) => source.first[slot],
             (Kind::Sum, Statistic::Mean) | (Kind::SumOfSquares, Statistic::MeanSquare) => source.first[slot] / count,
-            (Kind::Moments, Statistic::Variance) => source.second[slot] / count,
+            (Kind::Moments, Statistic::Mean) => source.moments(slot).mean(),
+            (Kind::Moments, Statistic::Variance) => source.moments(slot).deviations() / count,
             (kind, statistic) => unreachable!("{kind:?} does not give {statistic:?}"),
         };
         let slots = |&statistic: &Statistic| {
@@ -195,7 +238,7 @@ impl Accumulator {
                 let from = row * positions + position;
                 let slot = (row / channels * groups + row % channels / per_group) * positions + position;
                 if self.kind == Kind::Moments {
-                    folded.add_moments(slot, self.count[from], self.first[from], self.second[from]);
+                    folded.add_moments(slot, self.moments(from));
                 } else {
                     folded.first[slot] += self.first[from];
                 }

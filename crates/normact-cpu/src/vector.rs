@@ -8,6 +8,7 @@
 use normact_ir::Prim;
 
 use crate::math;
+use crate::slots::Moments;
 
 /// Elements per chunk. Large enough to hide the choice of the loop, small enough that the values of
 /// a program fit into the first-level cache.
@@ -301,11 +302,14 @@ fn wide_map(a: Wide<'_>, b: Wide<'_>, into: &mut [f64], f: impl Fn(f64, f64) -> 
 /// What one vector register holds at most.
 const LANES: usize = 16;
 
-/// The sum of `f` over the elements of up to two slices of one length; in f64 where f32 overflows.
+/// Where the mean of squares is smaller, those that matter may be too small for an f32.
+pub(crate) const TINY: f64 = 1.0 / (1u128 << 100) as f64;
+
+/// The sum of `f` over the elements of up to two slices of one length.
 ///
 /// Four vectors of partial sums run side by side, so that no addition waits for the one before it.
 #[inline(always)]
-fn total(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32, wide: impl Fn(f64, f64) -> f64) -> f64 {
+fn total(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f64 {
     let (mut first, mut second, mut third, mut fourth) =
         ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
     let (whole_a, rest_a) = a.as_chunks::<{ 4 * LANES }>();
@@ -332,39 +336,51 @@ fn total(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32, wide: impl Fn(f64, f
     for lane in 0..LANES {
         sum += f64::from((first[lane] + second[lane]) + (third[lane] + fourth[lane]));
     }
-    if sum.is_finite() {
-        return sum;
-    }
-    a.iter().zip(b).map(|(&a, &b)| wide(f64::from(a), f64::from(b))).sum()
+    sum
+}
+
+/// A sum in f64, for where f32 does not reach.
+fn wide_total(a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> f64) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f(f64::from(a), f64::from(b))).sum()
 }
 
 /// The sum of a chunk.
 #[inline(always)]
 pub(crate) fn sum(x: &[f32]) -> f64 {
-    total(x, x, |x, _| x, |x, _| x)
-}
-
-/// The sum of squares of a chunk.
-#[inline(always)]
-pub(crate) fn sum_of_squares(x: &[f32]) -> f64 {
-    total(x, x, |x, _| x * x, |x, _| x * x)
+    let sum = total(x, x, |x, _| x);
+    if sum.is_finite() { sum } else { wide_total(x, x, |x, _| x) }
 }
 
 /// The sum of the products of two chunks.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
-    total(a, b, |a, b| a * b, |a, b| a * b)
+    let sum = total(a, b, |a, b| a * b);
+    if sum.is_finite() { sum } else { wide_total(a, b, |a, b| a * b) }
 }
 
-/// The mean of a chunk and the sum of squared deviations from it, in two passes over the chunk.
+/// The sum of squares of a chunk.
 #[inline(always)]
-pub(crate) fn moments(x: &[f32]) -> (f64, f64) {
+pub(crate) fn sum_of_squares(x: &[f32]) -> f64 {
+    sum_of_squared_differences(x, 0.0)
+}
+
+#[inline(always)]
+fn sum_of_squared_differences(x: &[f32], centre: f32) -> f64 {
+    let sum = total(x, x, |x, _| (x - centre) * (x - centre));
+    if sum.is_finite() && sum >= TINY * x.len() as f64 {
+        return sum;
+    }
+    let centre = f64::from(centre);
+    wide_total(x, x, |x, _| (x - centre) * (x - centre))
+}
+
+/// The moments of a chunk, in three visits: with the mean that the first one gives, rounded, as the centre.
+#[inline(always)]
+pub(crate) fn moments(x: &[f32]) -> Moments {
     let count = x.len() as f64;
-    let mean = sum(x) / count;
-    let centre = mean as f32;
-    // What rounding the mean to f32 shifts is taken out again: sum (x - m)^2 = sum (x - c)^2 - n (m - c)^2.
-    let deviations =
-        total(x, x, |x, _| (x - centre) * (x - centre), |x, _| (x - f64::from(centre)) * (x - f64::from(centre)));
-    let shift = mean - f64::from(centre);
-    (mean, (deviations - count * shift * shift).max(0.0))
+    let mean = (sum(x) / count) as f32;
+    let centre = if mean.is_finite() { mean } else { 0.0 };
+    let sum = total(x, x, |x, _| x - centre);
+    let sum = if sum.is_finite() { sum } else { wide_total(x, x, |x, _| x - f64::from(centre)) };
+    Moments { count, centre: f64::from(centre), sum, squares: sum_of_squared_differences(x, centre) }
 }

@@ -11,8 +11,9 @@
 
 use std::collections::HashMap;
 
-use super::instructions::{Assembler, Instructions, Vector};
-use super::operations::{Binary, Operation, Operations, Sink, Stream, Value};
+use super::ALIGNMENT;
+use super::instructions::{Assembler, Instructions, Memory, Vector};
+use super::operations::{Binary, Number, Operation, Operations, Sink, Stream, Value};
 use crate::run::AHEAD;
 
 /// The most vectors of a group.
@@ -35,26 +36,17 @@ pub(super) enum Writes {
     PastCaches,
 }
 
-/// A function and where it expects what, in numbers from the start of the frame.
+/// A function with the constants in front of it.
 #[derive(Debug, Clone)]
 pub(super) struct Function {
     pub(super) code: Vec<u8>,
-    /// The vectors of a group.
-    pub(super) group: usize,
-    /// The place of the partial sums: a vector for each sum.
-    pub(super) sums: usize,
-    /// The place of the numbers.
-    pub(super) numbers: usize,
-    /// The size of the frame.
+    /// Where it starts.
+    pub(super) start: usize,
+    /// The size of the frame, in numbers.
     pub(super) frame: usize,
 }
 
 impl Function {
-    /// How many elements it may be called for.
-    pub(super) fn reach(&self, sums: usize, instructions: Instructions) -> usize {
-        if sums == 0 { usize::MAX } else { ADDITIONS * self.group * instructions.lanes() }
-    }
-
     /// `None` if the pass has more sums than registers.
     pub(super) fn of(operations: &Operations, instructions: Instructions, writes: Writes) -> Option<Self> {
         let lanes = instructions.lanes();
@@ -62,9 +54,29 @@ impl Function {
         let sums = operations.sums;
         let fits = |&group: &usize| group * (order.pressure + sums) + FOR_NUMBERS <= instructions.registers();
         let group = (2..=LARGEST_GROUP).rev().find(fits).unwrap_or(1);
-        let number_count = operations.numbers.len();
-        let (sums_at, numbers_at) = (lanes, lanes + sums * lanes);
-        let spills_at = numbers_at + number_count;
+        // Numbers that count up, which make masks, and the constants.
+        let mut code: Vec<u8> = (0..lanes as u32).flat_map(u32::to_le_bytes).collect();
+        let counting = Memory::Constant(0);
+        let mut row = 0;
+        let numbers: Vec<Memory> = operations
+            .numbers
+            .iter()
+            .map(|&number| match number {
+                Number::Constant(bits) => {
+                    code.extend(bits.to_le_bytes());
+                    Memory::Constant(code.len() / 4 - 1)
+                }
+                Number::Scalar(..) => {
+                    row += 1;
+                    Memory::Row(row - 1)
+                }
+                Number::Window(window) => Memory::Window(window),
+            })
+            .collect();
+        code.resize(code.len().next_multiple_of(ALIGNMENT), 0);
+        let entry = code.len();
+        let total = |sum: usize| Memory::Frame(sum * lanes);
+        let spills_at = sums * lanes;
 
         let first_sum = instructions.registers().checked_sub(sums * group).filter(|&left| left >= FEWEST)?;
         let sum = |number: usize, lane: usize| (first_sum + number * group + lane) as Vector;
@@ -76,18 +88,18 @@ impl Function {
         }
         let first_pinned = first_sum - pinned.len();
 
-        let mut assembler = Assembler::new(instructions);
+        let mut assembler = Assembler::new(instructions, entry);
         for number in 0..sums {
             (0..group).for_each(|lane| assembler.zero(sum(number, lane)));
+            assembler.store_vector(total(number), sum(number, 0));
         }
         let mut constant: HashMap<Value, Vector> = HashMap::new();
         for (index, &value) in pinned.iter().enumerate() {
             let Operation::Number(number) = operations.operations[value] else { unreachable!("a number") };
             let register = (first_pinned + index) as Vector;
-            assembler.broadcast(register, numbers_at + number);
+            assembler.broadcast(register, numbers[number]);
             constant.insert(value, register);
         }
-        let start = assembler.begin_groups(group * lanes);
         let body = |assembler: &mut Assembler, group: usize, is_rest: bool| {
             let mut body = Body {
                 operations,
@@ -97,7 +109,7 @@ impl Function {
                 group,
                 writes: if is_rest { Writes::Plain } else { writes },
                 is_rest,
-                numbers_at,
+                numbers: &numbers,
                 spills_at,
                 spills: 0,
                 lanes,
@@ -111,23 +123,30 @@ impl Function {
             }
             body.spills
         };
+        // Between the bodies of loops, no value has a register.
+        let scratch: Vector = 0;
+        let groups = assembler.begin_groups(group * lanes, (sums > 0).then_some(ADDITIONS));
         let spills = body(&mut assembler, group, false);
-        assembler.end_groups(start, group * lanes);
-        let start = assembler.begin_rest();
-        let spills = spills.max(body(&mut assembler, 1, true));
-        assembler.end_rest(start);
-        for number in 0..sums {
-            add_up(&mut assembler, group, |lane| sum(number, lane));
-            assembler.store_frame(sums_at + number * lanes, sum(number, 0));
+        assembler.end_groups(groups);
+        if sums > 0 {
+            for number in 0..sums {
+                add_up(&mut assembler, group, |lane| sum(number, lane));
+                assembler.add_to_total(total(number), sum(number, 0), scratch);
+                (0..group).for_each(|lane| assembler.zero(sum(number, lane)));
+            }
+            assembler.more_groups(groups);
         }
+        let rest = assembler.begin_rest(counting);
+        let spills = spills.max(body(&mut assembler, 1, true));
+        assembler.end_rest(rest);
+        for number in 0..sums {
+            assembler.add_to_total(total(number), sum(number, 0), scratch);
+        }
+        assembler.end_of_rest();
+        (0..sums).for_each(|number| assembler.store_total(number, total(number)));
         assembler.end();
-        Some(Self {
-            code: assembler.finish(),
-            group,
-            sums: sums_at,
-            numbers: numbers_at,
-            frame: spills_at + spills * lanes,
-        })
+        code.extend(assembler.finish(entry));
+        Some(Self { code, start: entry, frame: spills_at + spills * lanes })
     }
 }
 
@@ -217,11 +236,11 @@ impl Item {
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
     register: Option<Vector>,
-    memory: Option<Memory>,
+    memory: Option<Home>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Memory {
+enum Home {
     Stream(usize),
     Spilled(usize),
 }
@@ -239,7 +258,8 @@ struct Body<'a> {
     group: usize,
     writes: Writes,
     is_rest: bool,
-    numbers_at: usize,
+    /// Where each number is.
+    numbers: &'a [Memory],
     spills_at: usize,
     spills: usize,
     lanes: usize,
@@ -266,7 +286,7 @@ impl Body<'_> {
                             self.fetch_ahead(stream, lane);
                         }
                         if !is_number(self.operations, value) {
-                            self.place((value, lane)).memory = Some(Memory::Stream(stream));
+                            self.place((value, lane)).memory = Some(Home::Stream(stream));
                         }
                     }
                     Sink::Sum(number, _) => {
@@ -309,7 +329,7 @@ impl Body<'_> {
                 let into = self.free(position, &taken);
                 self.assembler.load(into, stream, lane, self.is_rest);
                 self.fetch_ahead(stream, lane);
-                self.place((value, lane)).memory = Some(Memory::Stream(stream));
+                self.place((value, lane)).memory = Some(Home::Stream(stream));
                 into
             }
             Operation::Unary(unary, _) => {
@@ -375,9 +395,9 @@ impl Body<'_> {
         let register = place.register.unwrap_or_else(|| {
             let register = self.free(position, taken);
             match (self.operations.operations[value], place.memory) {
-                (Operation::Number(number), _) => self.assembler.broadcast(register, self.numbers_at + number),
-                (_, Some(Memory::Stream(stream))) => self.assembler.load(register, stream, lane, self.is_rest),
-                (_, Some(Memory::Spilled(place))) => self.assembler.load_frame(register, place),
+                (Operation::Number(number), _) => self.assembler.broadcast(register, self.numbers[number]),
+                (_, Some(Home::Stream(stream))) => self.assembler.load(register, stream, lane, self.is_rest),
+                (_, Some(Home::Spilled(place))) => self.assembler.load_vector(register, Memory::Frame(place)),
                 (_, None) => unreachable!("a value is computed before it is used"),
             }
             self.hold(register, instance);
@@ -426,9 +446,9 @@ impl Body<'_> {
         let place = self.spills_at + self.spills * self.lanes;
         let needs_memory = !is_number(self.operations, instance.0) && self.place(instance).memory.is_none();
         if needs_memory {
-            self.assembler.store_frame(place, register as Vector);
+            self.assembler.store_vector(Memory::Frame(place), register as Vector);
             self.spills += 1;
-            self.place(instance).memory = Some(Memory::Spilled(place));
+            self.place(instance).memory = Some(Home::Spilled(place));
         }
         self.place(instance).register = None;
         register as Vector

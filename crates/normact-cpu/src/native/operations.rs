@@ -121,6 +121,8 @@ pub(super) enum Number {
     /// The bits of a constant.
     Constant(u32),
     Scalar(usize, Form),
+    /// The number of that position in the windows of the sums that have one.
+    Window(usize),
 }
 
 /// How a scalar, which is an f64, becomes an f32.
@@ -161,11 +163,14 @@ pub(super) struct Operations {
     pub(super) numbers: Vec<Number>,
     pub(super) streams: Vec<Stream>,
     pub(super) sums: usize,
+    /// The numbers of windows.
+    pub(super) windows: usize,
     known: HashMap<Operation, Value>,
 }
 
 impl Operations {
-    /// `None` if a constant of the pass needs more than an f32, or if there would be more than `most`.
+    /// `None` if a constant of the pass needs more than an f32, or if there would be more than `most`
+    /// operations.
     pub(super) fn of(pass: &PassProgram, most: usize) -> Option<Self> {
         let mut lowering =
             Lowering { pass, to: Operations::default(), registers: vec![None; pass.registers], held: HashMap::new() };
@@ -190,30 +195,6 @@ impl Operations {
             lowering.accumulate(accumulate)?;
         }
         Some(lowering.to)
-    }
-
-    /// The second visit of a chunk, for its moments: the squared deviations from their means, which are
-    /// the scalars.
-    pub(super) fn deviations(pass: &PassProgram) -> Self {
-        let mut to = Self::default();
-        let moments =
-            pass.accumulate.iter().filter(|accumulate| !accumulate.by_lane && accumulate.kind == Kind::Moments);
-        for (number, accumulate) in moments.enumerate() {
-            let value = match accumulate.operand {
-                Operand::Value(Source::Input) => to.load(Stream::Input),
-                Operand::Value(Source::Upstream) => to.load(Stream::Upstream),
-                Operand::Value(Source::Held(held)) => to.load(Stream::Held(held)),
-                Operand::Value(Source::Register(register)) => to.load(Stream::Register(register)),
-                Operand::Value(Source::Scalar(_)) | Operand::Product(..) => {
-                    unreachable!("moments are those of a vector")
-                }
-            };
-            let mean = to.number(Number::Scalar(number, Form::High));
-            let difference = to.subtract(value, mean);
-            to.sinks.push(Sink::SumProduct(to.sums, difference, difference));
-            to.sums += 1;
-        }
-        to
     }
 
     fn push(&mut self, operation: Operation) -> Value {
@@ -282,7 +263,7 @@ impl Operations {
         match self.operations[value] {
             Operation::Number(number) => match self.numbers[number] {
                 Number::Constant(bits) => !f32::from_bits(bits).is_nan(),
-                Number::Scalar(..) => false,
+                Number::Scalar(..) | Number::Window(_) => false,
             },
             _ => false,
         }
@@ -610,31 +591,58 @@ impl Lowering<'_> {
         self.to.select(Comparison::Unordered, [a, a, a, larger])
     }
 
-    /// A sum, unless there is one for each lane. Moments need it for the mean.
+    /// A sum, unless there is one for each lane.
     fn accumulate(&mut self, accumulate: &Accumulate) -> Option<()> {
-        let is_total = !accumulate.by_lane && accumulate.kind != Kind::Moments;
-        if let Operand::Value(Source::Register(register)) = accumulate.operand
-            && let Some(value) = self.registers[register].filter(|_| !is_total)
-        {
-            // It is read from memory again.
-            self.store(Stream::Register(register), value);
-        }
         if accumulate.by_lane {
+            if let Operand::Value(Source::Register(register)) = accumulate.operand
+                && let Some(value) = self.registers[register]
+            {
+                // It is added up from memory.
+                self.store(Stream::Register(register), value);
+            }
             return Some(());
         }
-        let sum = self.to.sums;
-        let sink = match accumulate.operand {
-            Operand::Product(a, b) => Sink::SumProduct(sum, self.value(a)?, self.value(b)?),
-            Operand::Value(source) => {
-                let value = self.value(source)?;
-                match accumulate.kind {
-                    Kind::Sum | Kind::Moments => Sink::Sum(sum, value),
-                    Kind::SumOfSquares => Sink::SumProduct(sum, value, value),
-                }
+        match (accumulate.operand, accumulate.kind) {
+            (Operand::Product(a, b), _) => {
+                let (a, b) = (self.value(a)?, self.value(b)?);
+                self.sum_of_products(a, b);
             }
-        };
-        self.to.sinks.push(sink);
-        self.to.sums += 1;
+            (Operand::Value(source), Kind::Sum) => {
+                let value = self.value(source)?;
+                self.sum(value);
+            }
+            (Operand::Value(source), Kind::SumOfSquares) => {
+                let value = self.value(source)?;
+                let [scale] = self.window();
+                let scaled = self.to.multiply(value, scale);
+                self.sum_of_products(scaled, scaled);
+            }
+            (Operand::Value(source), Kind::Moments) => {
+                let value = self.value(source)?;
+                let [scale, offset] = self.window();
+                let difference = self.to.multiply_add(value, scale, offset);
+                self.sum(difference);
+                self.sum_of_products(difference, difference);
+            }
+        }
         Some(())
+    }
+
+    /// The next numbers of windows.
+    fn window<const COUNT: usize>(&mut self) -> [Value; COUNT] {
+        std::array::from_fn(|_| {
+            self.to.windows += 1;
+            self.to.number(Number::Window(self.to.windows - 1))
+        })
+    }
+
+    fn sum(&mut self, value: Value) {
+        self.to.sinks.push(Sink::Sum(self.to.sums, value));
+        self.to.sums += 1;
+    }
+
+    fn sum_of_products(&mut self, a: Value, b: Value) {
+        self.to.sinks.push(Sink::SumProduct(self.to.sums, a, b));
+        self.to.sums += 1;
     }
 }

@@ -7,7 +7,7 @@ use normact_ir::Prim;
 use super::{Frame, Instructions, Native, Part, Stream};
 use crate::program::{Accumulate, Operand, PassProgram, Place, ScalarStep, Target};
 use crate::slots::Kind;
-use crate::vector::{Chunk, Register, Source, Step, WIDTH, dot, sum, sum_of_squares};
+use crate::vector::{Chunk, Register, Source, Step, WIDTH, dot, moments, sum, sum_of_squares};
 
 fn available() -> impl Iterator<Item = Instructions> {
     [Instructions::Avx2, Instructions::Avx512].into_iter().filter(|instructions| instructions.is_available())
@@ -37,7 +37,6 @@ struct Run {
 /// `None` where the scalar exceeds an f32.
 fn run(native: &Native, x: &[f32], dy: &[f32], scalar: f64) -> Option<Run> {
     let mut frame = Frame::default();
-    native.begin(&mut frame);
     if !native.prepare(&[1.0, scalar], &mut frame) {
         return None;
     }
@@ -50,7 +49,7 @@ fn run(native: &Native, x: &[f32], dy: &[f32], scalar: f64) -> Option<Run> {
     };
     // SAFETY: all have the same length.
     #[allow(unsafe_code)]
-    let parts = unsafe { native.run(&mut frame, x.len(), false, address) }.map(Iterator::collect);
+    let parts = unsafe { native.run(&mut frame, x.len(), false, |_| 0.0, address) }.map(Iterator::collect);
     Some(Run { out, parts })
 }
 
@@ -184,17 +183,60 @@ fn sums_of_all_lengths_are_those_of_the_interpreter() {
             let numbers = |factor: f32| -> Vec<f32> { (0..len).map(|i| (i as f32 * factor).sin() + 1.0).collect() };
             let (x, dy) = (numbers(0.7), numbers(1.3));
             let parts = run(&native, &x, &dy, 1.0).and_then(|run| run.parts).expect("the sums are finite");
-            let (mean, deviations) = crate::vector::moments(&x);
             let expected = [sum(&x), sum_of_squares(&dy), dot(&x, &dy)];
             let near = |found: f64, expected: f64| (found - expected).abs() <= 1e-6 * expected.abs() + 1e-6;
             for (part, expected) in parts.iter().zip(expected) {
                 assert!(matches!(part, Part::Sum(sum) if near(*sum, expected)), "{len}: {part:?}, expected {expected}");
             }
-            let Part::Moments(found, squares) = parts[3] else { panic!("moments come last") };
-            assert!(near(found, mean) && near(squares, deviations), "{len}: {found}, expected {mean}");
+            let (Part::Moments(found), expected) = (parts[3], moments(&x)) else { panic!("moments come last") };
+            assert!(
+                near(found.mean(), expected.mean()) && near(found.deviations(), expected.deviations()),
+                "{len}: {found:?}, expected {expected:?}"
+            );
         }
-        let (huge, small) = ([3e38, 3e38, 1.0], [1.0; 3]);
+        let (huge, small) = ([3e38; 100], [1.0; 100]);
         assert!(run(&native, &huge, &small, 1.0).expect("no scalar is read").parts.is_none(), "an overflow");
+    }
+}
+
+/// Whatever the size of the numbers, and of their mean beside their deviations from it.
+#[test]
+fn moments_are_exact_for_numbers_of_all_sizes() {
+    let accumulate = [Kind::SumOfSquares, Kind::Moments].map(|kind| Accumulate {
+        target: Target::Block(0),
+        operand: Operand::Value(Source::Input),
+        kind,
+        by_lane: false,
+    });
+    let pass = PassProgram { accumulate: accumulate.to_vec(), ..PassProgram::default() };
+    for instructions in available() {
+        let native = native(&pass, instructions);
+        for scale in [1e-44f32, 1e-38, 1e-30, 1e-20, 1e-10, 1.0, 1e10, 1e20, 1e30, 1e34] {
+            for mean in [0.0f32, 1.0, -30.0, 1e3, -3e4] {
+                for spread in [0.0f32, 1.0] {
+                    let x: Vec<f32> = (0..1000).map(|i| ((i as f32 * 0.7).sin() * spread + mean) * scale).collect();
+                    let wide = || x.iter().map(|&x| f64::from(x));
+                    let squares: f64 = wide().map(|x| x * x).sum();
+                    let mean = wide().sum::<f64>() / 1000.0;
+                    let deviations: f64 = wide().map(|x| (x - mean) * (x - mean)).sum();
+                    let parts = run(&native, &x, &x, 1.0).and_then(|run| run.parts).expect("no plain sum");
+                    let [Part::Sum(sum), Part::Moments(moments)] = parts[..] else { panic!("these two") };
+                    let case = format!("{instructions:?} {scale:e} {mean:e} {spread}");
+                    assert!((sum - squares).abs() <= 1e-6 * squares, "{case}: {sum:e}, expected {squares:e}");
+                    let distance = (moments.mean() - mean).abs();
+                    assert!(distance <= 1e-6 * (deviations / 1000.0).sqrt(), "{case}: {distance:e} away");
+                    let found = moments.deviations();
+                    assert!((found - deviations).abs() <= 3e-6 * deviations, "{case}: {found:e}, {deviations:e}");
+                }
+            }
+        }
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = vec![1.0f32; 1000];
+            x[700] = odd;
+            let parts = run(&native, &x, &x, 1.0).and_then(|run| run.parts).expect("no plain sum");
+            let [Part::Sum(sum), Part::Moments(moments)] = parts[..] else { panic!("these two") };
+            assert!(!sum.is_finite() && !moments.mean().is_finite() && moments.deviations().is_nan(), "{odd}");
+        }
     }
 }
 
