@@ -1,8 +1,8 @@
 //! From operations to the instructions of one function.
 //!
-//! The function loops over groups of vectors: each operation is emitted for all vectors of the group
+//! The function loops over rows, and in each over groups of vectors: each operation is emitted for all vectors of the group
 //! before the next one, so that no instruction waits for the one before it, and a number is loaded
-//! once for the group. What is left of a chunk takes a second loop, over masked single vectors.
+//! once for the group. What is left of a row takes a second loop, over masked single vectors.
 //!
 //! Registers are handed out as the code is written. The sums keep theirs through both loops, and so do
 //! the numbers used most, as far as registers are left. Where a value needs a register and none is
@@ -21,6 +21,9 @@ const LARGEST_GROUP: usize = 4;
 
 /// The registers that a group leaves for numbers at least.
 const FOR_NUMBERS: usize = 3;
+
+/// The registers that the end of a row needs, from the first on.
+const FOR_TOTALS: usize = 2;
 
 /// The registers that one operation needs: its operands and its result.
 const FEWEST: usize = 5;
@@ -57,7 +60,7 @@ impl Function {
         // Numbers that count up, which make masks, and the constants.
         let mut code: Vec<u8> = (0..lanes as u32).flat_map(u32::to_le_bytes).collect();
         let counting = Memory::Constant(0);
-        let mut row = 0;
+        let mut of_row = 0;
         let numbers: Vec<Memory> = operations
             .numbers
             .iter()
@@ -67,8 +70,8 @@ impl Function {
                     Memory::Constant(code.len() / 4 - 1)
                 }
                 Number::Scalar(..) => {
-                    row += 1;
-                    Memory::Row(row - 1)
+                    of_row += 1;
+                    Memory::Row(of_row - 1)
                 }
                 Number::Window(window) => Memory::Window(window),
             })
@@ -81,24 +84,28 @@ impl Function {
         let first_sum = instructions.registers().checked_sub(sums * group).filter(|&left| left >= FEWEST)?;
         let sum = |number: usize, lane: usize| (first_sum + number * group + lane) as Vector;
         // Those used most come first; one that has no register of its own needs one for a moment.
-        let free = first_sum.saturating_sub(group * order.pressure);
+        let free = first_sum.saturating_sub((group * order.pressure).max(FOR_TOTALS));
         let mut pinned: Vec<Value> = order.numbers(operations);
         if pinned.len() > free {
             pinned.truncate(free.saturating_sub(2));
         }
         let first_pinned = first_sum - pinned.len();
 
+        let home = |&value: &Value| match operations.operations[value] {
+            Operation::Number(number) => numbers[number],
+            _ => unreachable!("a number"),
+        };
+        let homes = || pinned.iter().map(home).zip(first_pinned as Vector..);
+        let constant: HashMap<Value, Vector> = pinned.iter().copied().zip(first_pinned as Vector..).collect();
+        let is_constant = |home: Memory| matches!(home, Memory::Constant(_));
+
         let mut assembler = Assembler::new(instructions, entry);
+        homes().filter(|&(home, _)| is_constant(home)).for_each(|(home, into)| assembler.broadcast(into, home));
+        let row = assembler.begin_row();
+        homes().filter(|&(home, _)| !is_constant(home)).for_each(|(home, into)| assembler.broadcast(into, home));
         for number in 0..sums {
             (0..group).for_each(|lane| assembler.zero(sum(number, lane)));
             assembler.store_vector(total(number), sum(number, 0));
-        }
-        let mut constant: HashMap<Value, Vector> = HashMap::new();
-        for (index, &value) in pinned.iter().enumerate() {
-            let Operation::Number(number) = operations.operations[value] else { unreachable!("a number") };
-            let register = (first_pinned + index) as Vector;
-            assembler.broadcast(register, numbers[number]);
-            constant.insert(value, register);
         }
         let body = |assembler: &mut Assembler, group: usize, is_rest: bool| {
             let mut body = Body {
@@ -114,7 +121,7 @@ impl Function {
                 spills: 0,
                 lanes,
                 holds: vec![None; first_pinned],
-                places: vec![Place::default(); operations.operations.len() * group],
+                places: vec![Location::default(); operations.operations.len() * group],
             };
             for (position, &item) in order.items.iter().enumerate() {
                 for lane in 0..group {
@@ -144,6 +151,7 @@ impl Function {
         }
         assembler.end_of_rest();
         (0..sums).for_each(|number| assembler.store_total(number, total(number)));
+        assembler.end_row(row, operations.streams.len());
         assembler.end();
         code.extend(assembler.finish(entry));
         Some(Self { code, start: entry, frame: spills_at + spills * lanes })
@@ -234,13 +242,13 @@ impl Item {
 
 /// Where the value of one vector of a group is.
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
+struct Location {
     register: Option<Vector>,
-    memory: Option<Home>,
+    memory: Option<Saved>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Home {
+enum Saved {
     Stream(usize),
     Spilled(usize),
 }
@@ -265,7 +273,7 @@ struct Body<'a> {
     lanes: usize,
     /// What each register holds.
     holds: Vec<Option<Instance>>,
-    places: Vec<Place>,
+    places: Vec<Location>,
 }
 
 impl Body<'_> {
@@ -286,7 +294,7 @@ impl Body<'_> {
                             self.fetch_ahead(stream, lane);
                         }
                         if !is_number(self.operations, value) {
-                            self.place((value, lane)).memory = Some(Home::Stream(stream));
+                            self.place((value, lane)).memory = Some(Saved::Stream(stream));
                         }
                     }
                     Sink::Sum(number, _) => {
@@ -329,7 +337,7 @@ impl Body<'_> {
                 let into = self.free(position, &taken);
                 self.assembler.load(into, stream, lane, self.is_rest);
                 self.fetch_ahead(stream, lane);
-                self.place((value, lane)).memory = Some(Home::Stream(stream));
+                self.place((value, lane)).memory = Some(Saved::Stream(stream));
                 into
             }
             Operation::Unary(unary, _) => {
@@ -376,7 +384,7 @@ impl Body<'_> {
         if is_number(self.operations, value) { (value, 0) } else { (value, lane) }
     }
 
-    fn place(&mut self, (value, lane): Instance) -> &mut Place {
+    fn place(&mut self, (value, lane): Instance) -> &mut Location {
         &mut self.places[value * self.group + lane]
     }
 
@@ -396,8 +404,8 @@ impl Body<'_> {
             let register = self.free(position, taken);
             match (self.operations.operations[value], place.memory) {
                 (Operation::Number(number), _) => self.assembler.broadcast(register, self.numbers[number]),
-                (_, Some(Home::Stream(stream))) => self.assembler.load(register, stream, lane, self.is_rest),
-                (_, Some(Home::Spilled(place))) => self.assembler.load_vector(register, Memory::Frame(place)),
+                (_, Some(Saved::Stream(stream))) => self.assembler.load(register, stream, lane, self.is_rest),
+                (_, Some(Saved::Spilled(place))) => self.assembler.load_vector(register, Memory::Frame(place)),
                 (_, None) => unreachable!("a value is computed before it is used"),
             }
             self.hold(register, instance);
@@ -448,7 +456,7 @@ impl Body<'_> {
         if needs_memory {
             self.assembler.store_vector(Memory::Frame(place), register as Vector);
             self.spills += 1;
-            self.place(instance).memory = Some(Home::Spilled(place));
+            self.place(instance).memory = Some(Saved::Spilled(place));
         }
         self.place(instance).register = None;
         register as Vector

@@ -2,6 +2,7 @@
 
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 
+use super::MOST_ROWS;
 use super::operations::{Binary, Comparison, Unary};
 
 /// Which vector instructions native code is made of.
@@ -62,11 +63,12 @@ const SCRATCH: Register = Register::YMM15;
 const LEFT: Register = Register::K2;
 const CHOICE: Register = Register::K1;
 
-/// The registers of the arguments: the addresses of streams, the frame, the numbers of the row, those of
-/// windows, the totals of the sums, and how many bytes of each stream there are.
-const STREAMS: Register = Register::RDI;
+/// The registers of the arguments: the list of [`Argument`]s, and the frame.
+const ARGUMENTS: Register = Register::RDI;
 const FRAME: Register = Register::RSI;
-const ROW: Register = Register::RDX;
+/// The numbers of the row, those of its windows, the totals of its sums, and how many bytes of each stream a
+/// row has.
+const NUMBERS: Register = Register::RDX;
 const WINDOWS: Register = Register::RCX;
 const TOTALS: Register = Register::R8;
 const END: Register = Register::R9;
@@ -75,6 +77,36 @@ const AT: Register = Register::R10;
 const LAST: Register = Register::R11;
 /// The address of a stream.
 const ADDRESS: Register = Register::RAX;
+
+/// The arguments of a function that are in a list of 64-bit numbers, by their positions. The address of each
+/// stream follows, with the bytes from one row to the next.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Argument {
+    /// The address of the first row's numbers, and the bytes from one row's to those of the next.
+    Numbers,
+    NumbersStride,
+    /// The addresses of the first row's windows and totals; those of the next row follow.
+    Windows,
+    Totals,
+    /// The bytes of a row in each stream.
+    Bytes,
+    /// How many rows there are.
+    Rows,
+    /// The first of the streams.
+    Streams,
+}
+
+impl Argument {
+    fn operand(self) -> MemoryOperand {
+        MemoryOperand::with_base_displ(ARGUMENTS, 8 * self as i64)
+    }
+
+    /// The address of a stream, or how far apart its rows are.
+    fn of_stream(stream: usize, is_stride: bool) -> MemoryOperand {
+        let position = Argument::Streams as usize + 2 * stream + usize::from(is_stride);
+        MemoryOperand::with_base_displ(ARGUMENTS, 8 * position as i64)
+    }
+}
 
 /// Bytes.
 const CACHE_LINE: usize = 64;
@@ -102,7 +134,8 @@ pub(super) struct Assembler {
     labels: Vec<(Label, usize)>,
 }
 
-/// Where a number or a vector is that is no part of a stream, in numbers from the start.
+/// Where a number or a vector is that is no part of a stream, in numbers from the start. What differs from row to
+/// row is in columns: the place is that of the column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Memory {
     /// In front of the code.
@@ -117,8 +150,8 @@ impl Memory {
         let (base, place) = match self {
             // Relative to the instruction, which the encoder works out.
             Memory::Constant(place) => (Register::RIP, place),
-            Memory::Row(place) => (ROW, place),
-            Memory::Window(place) => (WINDOWS, place),
+            Memory::Row(place) => (NUMBERS, place * MOST_ROWS),
+            Memory::Window(place) => (WINDOWS, place * MOST_ROWS),
             Memory::Frame(place) => (FRAME, place),
         };
         MemoryOperand::with_base_displ(base, 4 * place as i64)
@@ -145,8 +178,37 @@ impl Assembler {
             jumps: vec![],
             labels: vec![],
         };
-        assembler.emit(valid(Instruction::with2(Code::Xor_r32_rm32, Register::R10D, Register::R10D)));
+        for (register, argument) in [
+            (NUMBERS, Argument::Numbers),
+            (WINDOWS, Argument::Windows),
+            (TOTALS, Argument::Totals),
+            (END, Argument::Bytes),
+        ] {
+            assembler.emit(valid(Instruction::with2(Code::Mov_r64_rm64, register, argument.operand())));
+        }
         assembler
+    }
+
+    /// Begins a row: gives where it starts.
+    pub(super) fn begin_row(&mut self) -> usize {
+        let start = self.length;
+        self.emit(valid(Instruction::with2(Code::Xor_r32_rm32, Register::R10D, Register::R10D)));
+        start
+    }
+
+    /// Ends it, and goes on with the next one, if there is one, of so many streams.
+    pub(super) fn end_row(&mut self, start: usize, streams: usize) {
+        let (add, add_to) = (Code::Add_r64_rm64, Code::Add_rm64_r64);
+        self.emit(valid(Instruction::with2(add, NUMBERS, Argument::NumbersStride.operand())));
+        self.emit(valid(Instruction::with2(Code::Add_rm64_imm32, WINDOWS, 4)));
+        self.emit(valid(Instruction::with2(Code::Add_rm64_imm32, TOTALS, 8)));
+        for stream in 0..streams {
+            let stride = Argument::of_stream(stream, true);
+            self.emit(valid(Instruction::with2(Code::Mov_r64_rm64, ADDRESS, stride)));
+            self.emit(valid(Instruction::with2(add_to, Argument::of_stream(stream, false), ADDRESS)));
+        }
+        self.emit(valid(Instruction::with1(Code::Dec_rm64, Argument::Rows.operand())));
+        self.emit(valid(Instruction::with_branch(Code::Jne_rel32_64, start as u64)));
     }
 
     /// The code, with all jumps to labels.
@@ -303,7 +365,7 @@ impl Assembler {
     /// The address of a stream's vector number `lane` of the current group.
     fn stream(&mut self, stream: usize, lane: usize) -> MemoryOperand {
         if self.addressed != Some(stream) {
-            let address = MemoryOperand::with_base_displ(STREAMS, 8 * stream as i64);
+            let address = Argument::of_stream(stream, false);
             self.emit(valid(Instruction::with2(Code::Mov_r64_rm64, ADDRESS, address)));
             self.addressed = Some(stream);
         }
@@ -415,7 +477,7 @@ impl Assembler {
         self.emit(valid(Instruction::with3(Code::VEX_Vaddpd_xmm_xmm_xmmm128, x, x, y)));
         self.emit(valid(Instruction::with3(Code::VEX_Vunpckhpd_xmm_xmm_xmmm128, y, x, x)));
         self.emit(valid(Instruction::with3(Code::VEX_Vaddsd_xmm_xmm_xmmm64, x, x, y)));
-        let into = MemoryOperand::with_base_displ(TOTALS, 8 * number as i64);
+        let into = MemoryOperand::with_base_displ(TOTALS, 8 * (number * MOST_ROWS) as i64);
         self.emit(valid(Instruction::with2(Code::VEX_Vmovsd_m64_xmm, into, x)));
     }
 

@@ -27,41 +27,28 @@ impl Executable {
         Some(Self { map: map.make_exec().ok()? })
     }
 
-    /// Calls the function at `start` for so many elements of each stream.
+    /// Calls the function at `start`.
     ///
     /// # Safety
-    /// A function that takes these arguments starts there, in instructions of this processor. The streams,
-    /// the frame, the numbers and the totals have what it reads and writes.
+    /// A function that takes these arguments starts there, in instructions of this processor. The arguments
+    /// are those of [`Argument`](super::instructions::Argument): the addresses among them, and the frame, are
+    /// of memory that the function may read and write.
     #[allow(unsafe_code)]
     #[inline(always)]
-    pub(super) unsafe fn call(&self, start: usize, arguments: Arguments<'_>, len: usize) {
+    pub(super) unsafe fn call(&self, start: usize, arguments: &mut [usize], frame: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         {
-            type Function =
-                unsafe extern "sysv64" fn(*const *mut f32, *mut f32, *const f32, *const f32, *mut f64, usize);
-            let Arguments { streams, frame, row, windows, totals } = arguments;
+            type Function = unsafe extern "sysv64" fn(*mut usize, *mut f32);
             // SAFETY: by the conditions above.
             unsafe {
                 let function = std::mem::transmute::<*const u8, Function>(self.map[start..].as_ptr());
-                let (streams, row, windows) = (streams.as_ptr(), row.as_ptr(), windows.as_ptr());
-                function(streams, frame.as_mut_ptr(), row, windows, totals.as_mut_ptr(), size_of::<f32>() * len);
+                function(arguments.as_mut_ptr(), frame.as_mut_ptr());
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
-            let _ = (&self.map, start, arguments, len);
+            let _ = (&self.map, start, arguments, frame);
             unreachable!("other processors have no native code");
         }
     }
-}
-
-/// What a function is called with.
-pub(super) struct Arguments<'a> {
-    pub(super) streams: &'a [*mut f32],
-    /// Totals of the sums in f64, and values that have no register.
-    pub(super) frame: &'a mut [f32],
-    /// The scalars.
-    pub(super) row: &'a [f32],
-    pub(super) windows: &'a [f32],
-    pub(super) totals: &'a mut [f64],
 }

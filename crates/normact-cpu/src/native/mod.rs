@@ -35,9 +35,10 @@ pub use instructions::Instructions;
 pub(crate) use operations::Stream;
 
 use crate::program::PassProgram;
-use crate::slots::{Kind, Moments};
+use crate::run::Columns;
+use crate::slots::{Accumulation, Moments};
 use code::{Function, Writes};
-use memory::{Arguments, Executable, append};
+use memory::{Executable, append};
 use operations::{Form, Number, Operations};
 use window::Window;
 
@@ -58,29 +59,47 @@ pub(crate) struct Native {
     streams: Vec<Stream>,
     /// The scalars it reads, and what is made of them.
     scalars: Vec<(usize, Form)>,
-    /// The kinds of the accumulations that it sums up.
-    kinds: Vec<Kind>,
+    sums: Vec<Sum>,
+    /// How many numbers the windows have, and how many totals there are.
+    windows: usize,
+    totals: usize,
     frame: usize,
 }
 
-/// What a thread calls native code with.
-#[derive(Debug, Default)]
-pub(crate) struct Frame {
-    streams: Vec<*mut f32>,
-    memory: Vec<f32>,
-    row: Vec<f32>,
-    /// For each accumulation, and what code reads of them.
-    windows: Vec<Window>,
-    numbers: Vec<f32>,
-    totals: Vec<f64>,
+/// What code sums up, the first number of its window and the first of its totals.
+#[derive(Debug, Clone, Copy)]
+struct Sum {
+    what: Accumulation,
+    window: usize,
+    total: usize,
 }
 
-/// What native code adds to an accumulator.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Part {
-    /// To the sum.
-    Sum(f64),
-    Moments(Moments),
+/// The most rows of a call. What code reads and gives for each row is in columns of so many.
+pub(crate) const MOST_ROWS: usize = 128;
+
+/// What a thread calls native code with, and what it gives.
+#[derive(Debug, Default)]
+pub(crate) struct Frame {
+    /// For each stream, where the first row starts, and how many elements behind it the next one does.
+    streams: Vec<(*mut f32, usize)>,
+    /// The columns of the windows, and those of the totals.
+    windows: Vec<f32>,
+    totals: Vec<f64>,
+    arguments: Vec<usize>,
+    memory: Vec<f32>,
+}
+
+/// Rows that native code does one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) count: usize,
+    /// The elements of each.
+    pub(crate) len: usize,
+    /// The columns of their numbers, from that of the first row on, and how many behind it that of the next row is.
+    pub(crate) numbers: &'a [f32],
+    pub(crate) step: usize,
+    /// Whether the output is written past the caches: it starts at a multiple of [`ALIGNMENT`].
+    pub(crate) past_caches: bool,
 }
 
 impl Native {
@@ -98,15 +117,14 @@ impl Native {
             let operations = Operations::of(pass, MOST_OPERATIONS)?;
             let plain = Function::of(&operations, instructions, Writes::Plain)?;
             // Where chunks begin depends on the address of the output then, which sums must not.
-            let past_caches = if streams && pass.write.is_some() && pass.accumulate.is_empty() {
+            let past_caches = if streams && pass.write.is_some() && pass.sums.is_empty() && pass.by_lane.is_empty() {
                 Some(Function::of(&operations, instructions, Writes::PastCaches)?)
             } else {
                 None
             };
             let functions = || past_caches.iter().chain([&plain]);
-            let sums = pass.accumulate.iter().filter(|accumulate| !accumulate.by_lane);
             Some(Generated {
-                kinds: sums.map(|accumulate| accumulate.kind).collect(),
+                sums: pass.sums.iter().map(|accumulate| accumulate.what).collect(),
                 size: functions().map(|function| function.code.len()).sum(),
                 frame: functions().map(|function| function.frame).max().unwrap_or(0),
                 past_caches: past_caches.as_ref().map(|function| append(&mut code, function)),
@@ -121,6 +139,12 @@ impl Native {
                 Number::Scalar(scalar, form) => Some((scalar, form)),
                 Number::Constant(_) | Number::Window(_) => None,
             };
+            let (mut window, mut total) = (0, 0);
+            let mut sums = vec![];
+            for what in part.sums {
+                sums.push(Sum { what, window, total });
+                (window, total) = (window + counts(what).0, total + counts(what).1);
+            }
             Some(Native {
                 memory: memory.clone()?,
                 plain: part.plain,
@@ -129,7 +153,9 @@ impl Native {
                 frame: part.frame,
                 scalars: part.operations.numbers.iter().filter_map(scalar).collect(),
                 streams: part.operations.streams,
-                kinds: part.kinds,
+                windows: part.operations.windows,
+                totals: part.operations.sums,
+                sums,
             })
         };
         parts.into_iter().map(|part| part.and_then(native)).collect()
@@ -155,109 +181,198 @@ impl Native {
         self.streams.iter().any(|stream| matches!(stream, Stream::Register(_)))
     }
 
-    /// Prepares the scalars; false where one needs more than an f32.
+    /// Begins a call: `place` gives where each stream's first row is, and how far apart its rows are.
     #[inline(always)]
-    pub(crate) fn prepare(&self, scalars: &[f64], frame: &mut Frame) -> bool {
-        frame.row.clear();
-        self.scalars.iter().all(|&(scalar, form)| match form.of(scalars[scalar]) {
-            Some(number) => {
-                frame.row.push(number);
-                true
-            }
-            None => false,
-        })
+    pub(crate) fn begin(&self, frame: &mut Frame, place: impl FnMut(Stream) -> (*mut f32, usize)) {
+        frame.streams.clear();
+        frame.streams.extend(self.streams.iter().copied().map(place));
+        frame.memory.resize(frame.memory.len().max(self.frame), 0.0);
+        frame.windows.resize(frame.windows.len().max(self.windows * MOST_ROWS), 0.0);
+        frame.totals.resize(frame.totals.len().max(self.totals * MOST_ROWS), 0.0);
     }
 
-    /// Runs the pass for a chunk of `len` elements, whose part of each stream starts at `address`; `centre`
-    /// gives that of the moments of an accumulation. Gives what it adds to each accumulator that has not one
-    /// slot for each lane, in their order; `None` where a sum is not finite. The output is written past the
-    /// caches if it `streams` and its address allows it.
+    /// Sets the windows of a sum for each row, around these centres.
+    #[inline(always)]
+    pub(crate) fn set_windows(&self, frame: &mut Frame, sum: usize, centres: impl Iterator<Item = f64>) {
+        let Sum { what, window, .. } = self.sums[sum];
+        let columns = &mut frame.windows[window * MOST_ROWS..];
+        match what {
+            Accumulation::Sum => {}
+            Accumulation::SumOfSquares => columns[..MOST_ROWS].fill(1.0),
+            Accumulation::Moments => {
+                let (scales, offsets) = columns.split_at_mut(MOST_ROWS);
+                scales.fill(1.0);
+                offsets.iter_mut().zip(centres).for_each(|(offset, centre)| *offset = -centre as f32);
+            }
+        }
+    }
+
+    /// Does the rows, at most [`MOST_ROWS`].
     ///
     /// # Safety
-    /// `len` elements can be read at the address of each stream, and written where a step or the pass
-    /// writes to it, with no other reference to them in use.
+    /// The elements of all rows can be read at the places of each stream, and written where a step or the
+    /// pass writes to it, with no other reference to them in use.
     #[allow(unsafe_code)]
     #[inline(always)]
-    pub(crate) unsafe fn run<'a>(
-        &'a self,
-        frame: &'a mut Frame,
-        len: usize,
-        streams: bool,
-        centre: impl Fn(usize) -> f64,
-        mut address: impl FnMut(Stream) -> *mut f32,
-    ) -> Option<impl Iterator<Item = Part> + 'a> {
-        let start = match self.past_caches {
-            Some(start) if streams && address(Stream::Output).addr().is_multiple_of(ALIGNMENT) => start,
-            _ => self.plain,
-        };
-        frame.streams.clear();
-        frame.streams.extend(self.streams.iter().map(|&stream| address(stream)));
-        frame.memory.resize(frame.memory.len().max(self.frame), 0.0);
-        frame.windows.clear();
-        for (number, &kind) in self.kinds.iter().enumerate() {
-            frame.windows.push(Window::new(if kind == Kind::Moments { centre(number) } else { 0.0 }));
-        }
-        assert_eq!(frame.row.len(), self.scalars.len(), "the scalars are prepared");
-        let count = len as f64;
-        loop {
-            frame.numbers.clear();
-            frame.totals.clear();
-            for (kind, window) in self.kinds.iter().zip(&frame.windows) {
-                let (numbers, sums) = counts(*kind);
-                frame.numbers.extend_from_slice(&window.numbers()[..numbers]);
-                frame.totals.resize(frame.totals.len() + sums, 0.0);
+    pub(crate) unsafe fn run(&self, frame: &mut Frame, rows: Rows<'_>) {
+        // SAFETY: by the conditions above.
+        unsafe { self.call(frame, rows, 0, rows.count) };
+    }
+
+    /// Whether a sum is finite in every row, and its windows suit.
+    #[inline(always)]
+    pub(crate) fn suits(&self, frame: &Frame, sum: usize, rows: Rows<'_>) -> bool {
+        let Sum { what, total, .. } = self.sums[sum];
+        let count = rows.len as f64;
+        let column = |number: usize| &frame.totals[number * MOST_ROWS..][..rows.count];
+        match what {
+            Accumulation::Sum => column(total).iter().all(|sum| sum.is_finite()),
+            Accumulation::SumOfSquares => column(total).iter().all(|&squares| window::suits(what, count, 0.0, squares)),
+            Accumulation::Moments => {
+                let mut sums = column(total).iter().zip(column(total + 1));
+                sums.all(|(&sum, &squares)| window::suits(what, count, sum, squares))
             }
-            let arguments = Arguments {
-                streams: &frame.streams,
-                frame: &mut frame.memory,
-                row: &frame.row,
-                windows: &frame.numbers,
-                totals: &mut frame.totals,
-            };
-            // SAFETY: by the conditions above; the other arguments have the sizes that the code was made for.
-            unsafe { self.memory.call(start, arguments, len) };
-            let mut totals = frame.totals.iter().copied();
+        }
+    }
+
+    /// Does a row again, until its windows suit it; false if another sum is not finite.
+    ///
+    /// # Safety
+    /// As of [`Self::run`], which came before.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn settle(&self, frame: &mut Frame, rows: Rows<'_>, row: usize) -> bool {
+        let count = rows.len as f64;
+        let mut windows: Vec<Window> = (0..self.sums.len()).map(|sum| self.window(frame, sum, row)).collect();
+        loop {
             let mut suits = true;
-            for (&kind, window) in self.kinds.iter().zip(&mut frame.windows) {
-                let better = match kind {
-                    Kind::Sum if next(&mut totals).is_finite() => None,
-                    Kind::Sum => return None,
-                    Kind::SumOfSquares => window.better(kind, count, 0.0, next(&mut totals)),
-                    Kind::Moments => window.better(kind, count, next(&mut totals), next(&mut totals)),
+            for (&Sum { what, window: number, total }, window) in self.sums.iter().zip(&mut windows) {
+                let at = |number: usize| frame.totals[number * MOST_ROWS + row];
+                let better = match what {
+                    Accumulation::Sum if at(total).is_finite() => None,
+                    Accumulation::Sum => return false,
+                    Accumulation::SumOfSquares => window.better(what, count, 0.0, at(total)),
+                    Accumulation::Moments => window.better(what, count, at(total), at(total + 1)),
                 };
-                suits &= better.is_none();
-                *window = better.unwrap_or(*window);
+                if let Some(better) = better {
+                    (*window, suits) = (better, false);
+                    let numbers = better.numbers();
+                    for (place, number) in (number..).zip(&numbers[..counts(what).0]) {
+                        frame.windows[place * MOST_ROWS + row] = *number;
+                    }
+                }
             }
             if suits {
-                break;
+                return true;
             }
+            // SAFETY: by the conditions above.
+            unsafe { self.call(frame, rows, row, 1) };
         }
-        let mut totals = frame.totals.iter().copied();
-        Some(self.kinds.iter().zip(&frame.windows).map(move |(kind, window)| match kind {
-            Kind::Sum => Part::Sum(next(&mut totals)),
-            Kind::SumOfSquares => Part::Sum(window.moments(count, 0.0, next(&mut totals)).squares),
-            Kind::Moments => Part::Moments(window.moments(count, next(&mut totals), next(&mut totals))),
-        }))
+    }
+
+    /// A sum in each row.
+    #[inline(always)]
+    pub(crate) fn totals<'a>(&self, frame: &'a Frame, sum: usize, rows: Rows<'_>) -> &'a [f64] {
+        &frame.totals[self.sums[sum].total * MOST_ROWS..][..rows.count]
+    }
+
+    /// The moments of a row, or no more of them than its sum of squares.
+    #[inline(always)]
+    pub(crate) fn moments(&self, frame: &Frame, sum: usize, rows: Rows<'_>, row: usize) -> Moments {
+        let Sum { what, total, .. } = self.sums[sum];
+        let at = |number: usize| frame.totals[number * MOST_ROWS + row];
+        let (sum_of_row, squares) =
+            if what == Accumulation::Moments { (at(total), at(total + 1)) } else { (0.0, at(total)) };
+        self.window(frame, sum, row).moments(rows.len as f64, sum_of_row, squares)
+    }
+
+    /// The window of a sum in a row.
+    #[inline(always)]
+    fn window(&self, frame: &Frame, sum: usize, row: usize) -> Window {
+        let Sum { what, window, .. } = self.sums[sum];
+        let at = |number: usize| frame.windows[number * MOST_ROWS + row];
+        match what {
+            Accumulation::Sum => Window::new([1.0, 0.0]),
+            Accumulation::SumOfSquares => Window::new([at(window), 0.0]),
+            Accumulation::Moments => Window::new([at(window), at(window + 1)]),
+        }
+    }
+
+    /// Calls the code for some of the rows.
+    ///
+    /// # Safety
+    /// As of [`Self::run`].
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    unsafe fn call(&self, frame: &mut Frame, rows: Rows<'_>, first: usize, count: usize) {
+        let Frame { streams, windows, totals, arguments, memory } = frame;
+        let last = rows.step * (rows.count - 1);
+        let has_numbers = self.scalars.is_empty() || (self.scalars.len() - 1) * MOST_ROWS + last < rows.numbers.len();
+        assert!(first + count <= rows.count && rows.count <= MOST_ROWS && has_numbers, "each row has its columns");
+        let bytes = size_of::<f32>();
+        let numbers = rows.numbers.as_ptr().wrapping_add(first * rows.step).expose_provenance();
+        let windows = windows.as_ptr().wrapping_add(first).expose_provenance();
+        let totals = totals.as_mut_ptr().wrapping_add(first).expose_provenance();
+        arguments.clear();
+        // In the order of `Argument`.
+        arguments.extend([numbers, rows.step * bytes, windows, totals, rows.len * bytes, count]);
+        for &(start, stride) in &*streams {
+            arguments.extend([start.wrapping_add(first * stride).expose_provenance(), stride * bytes]);
+        }
+        let start = if rows.past_caches { self.past_caches.expect("code that does so") } else { self.plain };
+        // SAFETY: by the conditions above; the other arguments have the sizes that the code was made for.
+        unsafe { self.memory.call(start, arguments, memory) };
+    }
+}
+
+/// What native code reads of the scalars of some rows, as f32 and in columns.
+#[derive(Debug, Default)]
+pub(crate) struct RowNumbers {
+    columns: Vec<f32>,
+    /// The rows of which a number needs more than an f32.
+    exceeding: Vec<usize>,
+}
+
+impl RowNumbers {
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, native: &Native, scalars: &Columns) {
+        self.exceeding.clear();
+        self.columns.resize(self.columns.len().max(native.scalars.len() * MOST_ROWS), 0.0);
+        for (&(scalar, form), into) in native.scalars.iter().zip(self.columns.as_chunks_mut::<MOST_ROWS>().0) {
+            form.of_each(scalars.of(scalar), into, &mut self.exceeding);
+        }
+    }
+
+    /// The columns from a row on.
+    #[inline(always)]
+    pub(crate) fn from(&self, row: usize) -> &[f32] {
+        &self.columns[row.min(self.columns.len())..]
+    }
+
+    /// Whether a number of any row needs more than an f32.
+    #[inline(always)]
+    pub(crate) fn exceed(&self) -> bool {
+        !self.exceeding.is_empty()
+    }
+
+    #[inline(always)]
+    pub(crate) fn exceeds(&self, row: usize) -> bool {
+        !self.exceeding.is_empty() && self.exceeding.contains(&row)
     }
 }
 
 /// How many numbers of its window code reads for an accumulation, and how many sums it adds up.
-fn counts(kind: Kind) -> (usize, usize) {
-    match kind {
-        Kind::Sum => (0, 1),
-        Kind::SumOfSquares => (1, 1),
-        Kind::Moments => (2, 2),
+fn counts(what: Accumulation) -> (usize, usize) {
+    match what {
+        Accumulation::Sum => (0, 1),
+        Accumulation::SumOfSquares => (1, 1),
+        Accumulation::Moments => (2, 2),
     }
-}
-
-fn next(totals: &mut impl Iterator<Item = f64>) -> f64 {
-    totals.next().expect("a total for each sum")
 }
 
 /// The code of a pass that has no memory yet.
 struct Generated {
     operations: Operations,
-    kinds: Vec<Kind>,
+    sums: Vec<Accumulation>,
     plain: usize,
     past_caches: Option<usize>,
     size: usize,

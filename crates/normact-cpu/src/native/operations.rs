@@ -10,8 +10,8 @@ use std::f32::consts::{FRAC_1_SQRT_2, LN_2, LOG2_E};
 use normact_ir::Prim;
 
 use crate::math;
-use crate::program::{Accumulate, Array, Operand, PassProgram, Place, ScalarStep};
-use crate::slots::Kind;
+use crate::program::{Accumulate, Array, Home, PassProgram, ScalarStep, Summand};
+use crate::slots::Accumulation;
 use crate::vector::{Source, Step, fits};
 
 /// The number of an operation that has a result.
@@ -142,6 +142,7 @@ pub(super) enum Form {
 
 impl Form {
     /// The number, unless it is a factor that would not keep its meaning.
+    #[inline(always)]
     pub(super) fn of(self, scalar: f64) -> Option<f32> {
         let (high, low) = crate::vector::high_low(scalar);
         match self {
@@ -151,6 +152,28 @@ impl Form {
             Form::NegatedLow => Some(-low),
             Form::Factor => fits(scalar).then_some(high),
             Form::Reciprocal => fits(1.0 / scalar).then_some((1.0 / scalar) as f32),
+        }
+    }
+
+    /// The number of each scalar, and the positions of those that would not keep their meaning.
+    #[inline(always)]
+    pub(super) fn of_each(self, scalars: &[f64], into: &mut [f32], exceeding: &mut Vec<usize>) {
+        let into = &mut into[..scalars.len()];
+        let rounded = |into: &mut [f32], of: fn(f64) -> f64| {
+            into.iter_mut().zip(scalars).for_each(|(into, &scalar)| *into = of(scalar) as f32);
+        };
+        match self {
+            Form::High => rounded(into, |scalar| scalar),
+            Form::NegatedHigh => rounded(into, |scalar| -scalar),
+            Form::Factor => rounded(into, |scalar| scalar),
+            Form::Reciprocal => rounded(into, |scalar| 1.0 / scalar),
+            Form::Low | Form::NegatedLow => {
+                let numbers = scalars.iter().map(|&scalar| self.of(scalar).expect("no factor"));
+                into.iter_mut().zip(numbers).for_each(|(into, number)| *into = number);
+            }
+        }
+        if matches!(self, Form::Factor | Form::Reciprocal) && !scalars.iter().all(|&scalar| self.of(scalar).is_some()) {
+            exceeding.extend((0..scalars.len()).filter(|&position| self.of(scalars[position]).is_none()));
         }
     }
 }
@@ -174,14 +197,14 @@ impl Operations {
     pub(super) fn of(pass: &PassProgram, most: usize) -> Option<Self> {
         let mut lowering =
             Lowering { pass, to: Operations::default(), registers: vec![None; pass.registers], held: HashMap::new() };
-        for &(step, place) in &pass.steps {
+        for &(step, home) in &pass.steps {
             let value = lowering.step(step)?;
             if lowering.to.operations.len() > most {
                 return None;
             }
-            match place {
-                Place::Register(register) => lowering.registers[register] = Some(value),
-                Place::Held(held) => {
+            match home {
+                Home::Register(register) => lowering.registers[register] = Some(value),
+                Home::Held(held) => {
                     lowering.held.insert(held, value);
                     lowering.store(Stream::Held(held), value);
                 }
@@ -191,9 +214,8 @@ impl Operations {
             let value = lowering.value(source)?;
             lowering.store(Stream::Output, value);
         }
-        for accumulate in &pass.accumulate {
-            lowering.accumulate(accumulate)?;
-        }
+        pass.sums.iter().try_for_each(|accumulate| lowering.accumulate(accumulate))?;
+        pass.by_lane.iter().for_each(|accumulate| lowering.store_summand(accumulate));
         Some(lowering.to)
     }
 
@@ -574,7 +596,6 @@ impl Lowering<'_> {
                 let (a, b, c) = (self.value(a)?, self.factor(b)?, self.value(c)?);
                 self.to.multiply_add(a, b, c)
             }
-            Step::Load(_) => unreachable!("loads are done where the slots are"),
         })
     }
 
@@ -591,33 +612,32 @@ impl Lowering<'_> {
         self.to.select(Comparison::Unordered, [a, a, a, larger])
     }
 
-    /// A sum, unless there is one for each lane.
-    fn accumulate(&mut self, accumulate: &Accumulate) -> Option<()> {
-        if accumulate.by_lane {
-            if let Operand::Value(Source::Register(register)) = accumulate.operand
-                && let Some(value) = self.registers[register]
-            {
-                // It is added up from memory.
-                self.store(Stream::Register(register), value);
-            }
-            return Some(());
+    /// What is summed up by lane is added up from memory.
+    fn store_summand(&mut self, accumulate: &Accumulate) {
+        if let Summand::Value(Source::Register(register)) = accumulate.summand
+            && let Some(value) = self.registers[register]
+        {
+            self.store(Stream::Register(register), value);
         }
-        match (accumulate.operand, accumulate.kind) {
-            (Operand::Product(a, b), _) => {
+    }
+
+    fn accumulate(&mut self, accumulate: &Accumulate) -> Option<()> {
+        match (accumulate.summand, accumulate.what) {
+            (Summand::Product(a, b), _) => {
                 let (a, b) = (self.value(a)?, self.value(b)?);
                 self.sum_of_products(a, b);
             }
-            (Operand::Value(source), Kind::Sum) => {
+            (Summand::Value(source), Accumulation::Sum) => {
                 let value = self.value(source)?;
                 self.sum(value);
             }
-            (Operand::Value(source), Kind::SumOfSquares) => {
+            (Summand::Value(source), Accumulation::SumOfSquares) => {
                 let value = self.value(source)?;
                 let [scale] = self.window();
                 let scaled = self.to.multiply(value, scale);
                 self.sum_of_products(scaled, scaled);
             }
-            (Operand::Value(source), Kind::Moments) => {
+            (Summand::Value(source), Accumulation::Moments) => {
                 let value = self.value(source)?;
                 let [scale, offset] = self.window();
                 let difference = self.to.multiply_add(value, scale, offset);

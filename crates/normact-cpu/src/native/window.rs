@@ -6,7 +6,7 @@
 //! small for an f32. Most chunks take one visit: of values around 0, and all that follow the first one of a
 //! slot.
 
-use crate::slots::{Kind, Moments};
+use crate::slots::{Accumulation, Moments};
 use crate::vector::TINY;
 
 /// What values become before they are squared.
@@ -30,10 +30,25 @@ const LARGE_CENTRE: f64 = 1.0 / (1u64 << 20) as f64;
 /// The largest distance of the mean from the centre, in standard deviations, squared.
 const FAR: f64 = 4.0;
 
+/// Whether the window that gave these sums, of so many elements, is one for them. That of a sum of squares has no
+/// centre.
+#[inline(always)]
+pub(super) fn suits(what: Accumulation, count: f64, sum: f64, squares: f64) -> bool {
+    squares.is_finite() && squares >= TINY * count && !is_far(what, count, sum, squares)
+}
+
+/// Whether the mean is so far from the centre that it should be the centre.
+#[inline(always)]
+fn is_far(what: Accumulation, count: f64, sum: f64, squares: f64) -> bool {
+    what == Accumulation::Moments && (FAR + 1.0) * sum * sum > FAR * count * squares
+}
+
 impl Window {
-    /// That of a slot whose elements so far have this centre; 0 if there are none.
-    pub(super) fn new(centre: f64) -> Self {
-        Self { centre, scale: 1.0, is_centred: false }
+    /// That of these numbers.
+    #[inline(always)]
+    pub(super) fn new([scale, offset]: [f32; 2]) -> Self {
+        let scale = f64::from(scale);
+        Self { centre: f64::from(-offset) / scale, scale, is_centred: false }
     }
 
     fn moved(centre: f64, scale: f64, is_centred: bool) -> Self {
@@ -54,17 +69,10 @@ impl Window {
         Moments { count, centre: self.centre, sum: sum * unit, squares: squares * unit * unit }
     }
 
-    /// A window that suits these elements better, if this one does not suit them.
-    #[inline(always)]
-    pub(super) fn better(self, kind: Kind, count: f64, sum: f64, squares: f64) -> Option<Self> {
-        let is_far = kind == Kind::Moments && (FAR + 1.0) * sum * sum > FAR * count * squares;
-        let is_fine = squares.is_finite() && squares >= TINY * count && (self.is_centred || !is_far);
-        if is_fine { None } else { self.other(kind, count, sum, squares, is_far) }
-    }
-
-    #[cold]
-    fn other(self, kind: Kind, count: f64, sum: f64, squares: f64, is_far: bool) -> Option<Self> {
-        let mean = if kind == Kind::Moments { self.centre + sum / (count * self.scale) } else { 0.0 };
+    /// A window that suits these elements better, if there is one.
+    pub(super) fn better(self, what: Accumulation, count: f64, sum: f64, squares: f64) -> Option<Self> {
+        let is_far = is_far(what, count, sum, squares) && !self.is_centred;
+        let mean = if what == Accumulation::Moments { self.centre + sum / (count * self.scale) } else { 0.0 };
         if !squares.is_finite() {
             // An element is infinite or NaN where smaller squares are no number either.
             let centre = if mean.is_finite() { mean } else { 0.0 };
@@ -73,6 +81,6 @@ impl Window {
         if squares < TINY * count && self.scale == 1.0 && mean.abs() < LARGE_CENTRE {
             return Some(Self::moved(mean, OF_SMALL, false));
         }
-        (is_far && !self.is_centred).then(|| Self::moved(mean, self.scale, true))
+        is_far.then(|| Self::moved(mean, self.scale, true))
     }
 }
