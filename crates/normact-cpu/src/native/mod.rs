@@ -171,11 +171,6 @@ impl Native {
         self.past_caches.is_some()
     }
 
-    /// Whether chunks begin where it can write past the caches.
-    pub(crate) fn splits(&self) -> bool {
-        self.streams() && !self.uses_registers()
-    }
-
     /// Whether it reads or writes registers of the interpreter, which limit the length of a chunk.
     pub(crate) fn uses_registers(&self) -> bool {
         self.streams.iter().any(|stream| matches!(stream, Stream::Register(_)))

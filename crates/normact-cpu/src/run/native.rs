@@ -26,7 +26,13 @@ struct Call<'a> {
 impl Job<'_> {
     /// Does runs whose elements are contiguous in every tensor.
     #[inline(always)]
-    pub(super) fn native_runs<const FMA: bool>(&self, native: &Native, runs: Runs, state: &mut State<'_>) {
+    pub(super) fn native_runs<const FMA: bool>(
+        &self,
+        native: &Native,
+        runs: Runs,
+        past_caches: bool,
+        state: &mut State<'_>,
+    ) {
         let (_, row_axis) = self.context.program.lane.axes();
         let (pass, reads) = (self.pass, self.context.reads);
         let mut left = runs;
@@ -52,7 +58,7 @@ impl Job<'_> {
             // SAFETY: all runs lie within `x`, `dy` and the result, as has been asked of each.
             #[allow(unsafe_code)]
             unsafe {
-                self.call(&Call { native, runs, x, dy, out, past_caches: false }, state);
+                self.call(&Call { native, runs, x, dy, out, past_caches }, state);
             }
             while let Some(run) = state.memory.not_finite.pop() {
                 self.interpret::<FMA>(runs.nth(run, self.region, row_axis), state);

@@ -7,13 +7,14 @@ use super::scalars::{Columns, TOGETHER};
 use super::vectorized::{Vectorized, vectorized};
 use super::{Context, STREAMED};
 use crate::native::{ALIGNMENT, Frame, Native, RowNumbers};
-use crate::output::View;
+use crate::output::{Shared, View};
 use crate::program::{Accumulate, PassProgram, SharedStep, Target, Tier};
 use crate::slots::{Accumulation, Accumulator, Grid, Region, Slots};
 use crate::vector::{Register, Source, WIDTH, Wide, fits, wide_step};
 
-/// Elements of a chunk of native code, as few as keep the memory of a pass in the first-level cache.
-const WIDE: usize = 4 * WIDTH;
+/// The most elements that native code does at once: those of a slot's first run may be visited again, from the
+/// cache.
+const WIDE: usize = 32 * WIDTH;
 
 /// One pass over one region.
 pub(super) struct Job<'a> {
@@ -156,7 +157,7 @@ impl Job<'_> {
         let (lane_axis, row_axis) = self.context.program.lane.axes();
         let region = self.region;
         let [lanes_share, samples_share] = [Tier::Lanes, Tier::Sample].map(|tier| self.shares(tier));
-        let width = self.width();
+        let manner = self.manner();
         // With vectors that rows share, rows are visited for each run of lanes; else in memory order.
         let stride = if lanes_share || samples_share { WIDTH } else { region.len(lane_axis) };
         let together = if lanes_share || samples_share { Together::Rows(1) } else { self.together() };
@@ -186,8 +187,8 @@ impl Job<'_> {
                 begins = false;
                 let runs = Runs { at, len: region.elements(), count: 1, rows: 1, scalars: 0, step: 0 };
                 match together {
-                    Together::All => self.visit::<FMA>(runs, width, state),
-                    Together::Rows(unit) => self.visit_tile::<FMA>(tile, unit, Runs { len, ..runs }, width, state),
+                    Together::All => self.visit::<FMA>(runs, &manner, state),
+                    Together::Rows(unit) => self.visit_tile::<FMA>(tile, unit, Runs { len, ..runs }, &manner, state),
                 }
             });
         }
@@ -195,14 +196,21 @@ impl Job<'_> {
 
     /// Visits the rows of a tile, of which so many are one run.
     #[inline(always)]
-    fn visit_tile<const FMA: bool>(&self, tile: &Tile, unit: usize, row: Runs, width: usize, state: &mut State<'_>) {
+    fn visit_tile<const FMA: bool>(
+        &self,
+        tile: &Tile,
+        unit: usize,
+        row: Runs,
+        manner: &Manner<'_>,
+        state: &mut State<'_>,
+    ) {
         let (_, row_axis) = self.context.program.lane.axes();
         let [samples, rows] = [0, row_axis].map(|axis| tile.grid.count[axis]);
         let per_row = usize::from(rows > 1);
         let per_sample = if samples > 1 { rows } else { 0 };
         if unit == 1 && (per_sample == per_row * tile.rows.len()) && self.follow_samples(tile, state.sums) {
             let count = tile.samples.len() * tile.rows.len();
-            return self.visit::<FMA>(Runs { count, step: per_row, ..row }, width, state);
+            return self.visit::<FMA>(Runs { count, step: per_row, ..row }, manner, state);
         }
         for sample in tile.samples.clone() {
             let mut next = tile.rows.start;
@@ -214,7 +222,7 @@ impl Job<'_> {
                 let mut runs = Runs { count, rows, len: rows * row.len, step: rows * per_row, ..row };
                 (runs.at[0], runs.at[row_axis]) = (sample, next);
                 runs.scalars = (sample - tile.samples.start) * per_sample + (next - tile.rows.start) * per_row;
-                self.visit::<FMA>(runs, width, state);
+                self.visit::<FMA>(runs, manner, state);
                 next += rows * count;
             }
         }
@@ -248,17 +256,13 @@ impl Job<'_> {
 
     /// Visits runs of elements.
     #[inline(always)]
-    fn visit<const FMA: bool>(&self, runs: Runs, width: usize, state: &mut State<'_>) {
+    fn visit<const FMA: bool>(&self, runs: Runs, manner: &Manner<'_>, state: &mut State<'_>) {
         let (lane_axis, row_axis) = self.context.program.lane.axes();
-        let memory = &*state.memory;
-        let native = self.pass.native.as_ref().filter(|_| memory.exceeding.is_empty());
-        let views = self.views();
-        let is_direct = runs.len <= width
-            && self.pass.by_lane.is_empty()
-            && !memory.numbers.exceed()
-            && (runs.len == 1 || views.iter().flatten().all(|strides| strides[lane_axis] == 1));
-        if let Some(native) = native.filter(|native| is_direct && !native.splits()) {
-            return self.native_runs::<FMA>(native, runs, state);
+        let native = manner.native.filter(|_| state.memory.exceeding.is_empty());
+        let is_direct = manner.is_direct && runs.len <= manner.most && !state.memory.numbers.exceed();
+        let past_caches = manner.streams && is_direct && self.are_aligned(runs);
+        if let Some(native) = native.filter(|_| is_direct && past_caches == manner.streams) {
+            return self.native_runs::<FMA>(native, runs, past_caches, state);
         }
         for number in 0..runs.count {
             let run = runs.nth(number, self.region, row_axis);
@@ -267,7 +271,10 @@ impl Job<'_> {
             while start < run.len {
                 let mut part = run;
                 part.at[lane_axis] += start;
-                part.len = self.length(part.at, native).min(width).min(run.len - start);
+                part.len = manner.most.min(run.len - start);
+                if manner.splits {
+                    part.len = part.len.min(self.until_aligned(part.at));
+                }
                 start += part.len;
                 if !native.is_some_and(|native| self.native_part(native, part, state)) {
                     self.interpret::<FMA>(part, state);
@@ -347,36 +354,43 @@ impl Job<'_> {
         }
     }
 
-    /// The elements of a chunk: more where native code needs none of the registers, which hold
-    /// [`WIDTH`].
-    fn width(&self) -> usize {
+    fn manner(&self) -> Manner<'_> {
         let Context { program, reads, out } = self.context;
         let (lane_axis, _) = program.lane.axes();
+        let writes = self.pass.write.is_some();
         let native = self.pass.native.as_ref();
         let is_gathered = |reads: bool, view: View<'_>| reads && view.strides[lane_axis] != 1;
-        let streams = self.pass.write.is_some() && program.sizes.elements() >= STREAMED;
-        let needs_registers = native.is_none_or(|native| native.uses_registers() || streams && !native.streams())
-            || !self.pass.by_lane.is_empty()
-            || is_gathered(self.pass.reads[0], reads.x)
+        let uses_scratch = is_gathered(self.pass.reads[0], reads.x)
             || is_gathered(self.pass.reads[1], reads.dy)
-            || self.pass.write.is_some() && out.is_none_or(|out| out.strides[lane_axis] != 1);
-        if needs_registers { WIDTH } else { WIDE }
+            || writes && out.is_none_or(|out| out.strides[lane_axis] != 1);
+        let streams = writes && program.sizes.elements() >= STREAMED;
+        let through_scratch = uses_scratch || streams && !native.is_some_and(Native::streams);
+        let uses_registers = native.is_none_or(Native::uses_registers) || !self.pass.by_lane.is_empty();
+        Manner {
+            native,
+            most: if through_scratch || uses_registers { WIDTH } else { WIDE },
+            is_direct: !through_scratch && self.pass.by_lane.is_empty(),
+            streams,
+            // Vectors that rows share are read from the start of a run of lanes, which is one part then.
+            splits: streams && !through_scratch && !uses_registers,
+        }
     }
 
-    /// The most elements of a chunk that starts here: those in front of an address that native code can write
-    /// past the caches from are one by themselves. Vectors that rows share are read from the start of a run
-    /// of lanes, which is one chunk then.
+    /// Whether the result of each run starts where native code can write it past the caches.
     #[inline(always)]
-    fn length(&self, at: [usize; 3], native: Option<&Native>) -> usize {
-        match self.context.out {
-            Some(out) if native.is_some_and(Native::splits) && out.strides[self.context.program.lane.axes().0] == 1 => {
-                match out.until_aligned(offset(at, out.strides), ALIGNMENT) {
-                    0 => usize::MAX,
-                    head => head,
-                }
-            }
-            _ => usize::MAX,
-        }
+    fn are_aligned(&self, runs: Runs) -> bool {
+        let (_, row_axis) = self.context.program.lane.axes();
+        let stride = |out: &Shared<'_>| runs.rows * out.strides[row_axis] * size_of::<f32>();
+        self.until_aligned(runs.at) == usize::MAX
+            && self.context.out.is_some_and(|out| runs.count == 1 || stride(&out).is_multiple_of(ALIGNMENT))
+    }
+
+    /// How many elements of the result are in front of an address from which on native code can write it past the
+    /// caches; as many as can be if there is none.
+    #[inline(always)]
+    fn until_aligned(&self, at: [usize; 3]) -> usize {
+        let elements = self.context.out.map_or(0, |out| out.until_aligned(offset(at, out.strides), ALIGNMENT));
+        if elements == 0 { usize::MAX } else { elements }
     }
 
     /// Whether all rows of the region are part of one unit of so many, counted from a multiple of that number.
@@ -405,6 +419,18 @@ impl Job<'_> {
         }
         Together::Rows(if all_rows { usize::MAX } else { same.rows })
     }
+}
+
+/// How the runs of a pass are visited.
+struct Manner<'a> {
+    native: Option<&'a Native>,
+    /// The most elements of a part: what goes through a register is not longer.
+    most: usize,
+    /// Whether native code can do whole runs, and many.
+    is_direct: bool,
+    /// Whether the result is written past the caches, and whether a run is split where native code can do so.
+    streams: bool,
+    splits: bool,
 }
 
 /// Which rows of a region are one run of elements.
