@@ -7,7 +7,7 @@ use crate::native::Instructions;
 use crate::output::{Shared, View, ViewMut};
 use crate::program::{Lane, Program};
 use crate::run::{Reads, run};
-use crate::slots::{Layout, Region, Slots};
+use crate::slots::Layout;
 
 /// A layer compiled for one mode, one shape and one direction of memory.
 #[derive(Debug)]
@@ -100,15 +100,16 @@ impl Compiled {
     }
 
     fn broadcast(&self, program: &Program) -> Option<[usize; 2]> {
-        let (_, axes) = program.broadcast.as_ref()?;
-        let [samples, channels, _] = self.sizes.slots(*axes);
+        let (_, grid) = program.broadcast.as_ref()?;
+        let [samples, channels, _] = grid.count;
         Some([samples, channels])
     }
 
     /// Computes the layer of `x` into `y`, unless it is a broadcast. `params` are the values of each parameter, `running` those
     /// of each buffer.
     pub fn forward(&self, x: View<'_>, params: &[&[f32]], running: &[&[f32]], y: Option<ViewMut<'_>>) -> Forward {
-        let reads = self.reads(&self.forward, x, x, params, running, &[]);
+        Self::check(&self.forward, params, running);
+        let reads = Reads { x, dy: x, params, running, given: &[] };
         let outcome = run(&self.forward, &reads, y.map(|y| Shared::new(y, self.dims())));
         Forward { output: outcome.broadcast, kept: outcome.kept, updates: outcome.finals }
     }
@@ -124,7 +125,8 @@ impl Compiled {
         dy: View<'_>,
         dx: Option<ViewMut<'_>>,
     ) -> Backward {
-        let reads = self.reads(&self.backward, x, dy, params, running, kept);
+        Self::check(&self.backward, params, running);
+        let reads = Reads { x, dy, params, running, given: kept };
         let writes = self.plan.joint.input_gradient.is_some();
         let into = match dx {
             Some(dx) if !writes => {
@@ -141,32 +143,11 @@ impl Compiled {
         [self.sizes.samples, self.sizes.channels, self.sizes.positions]
     }
 
-    fn reads<'a>(
-        &self,
-        program: &Program,
-        x: View<'a>,
-        dy: View<'a>,
-        params: &[&[f32]],
-        running: &[&[f32]],
-        kept: &[f64],
-    ) -> Reads<'a> {
-        let layout = |axes: Axes| Layout::new(axes, self.sizes, Region::whole(self.sizes));
-        let slots = |(&axes, values): (&Axes, &&[f32])| {
-            let layout = layout(axes);
-            assert_eq!(layout.len(), values.len(), "a parameter or buffer has one value per slot");
-            Slots { layout, values: values.iter().copied().map(f64::from).collect() }
+    fn check(program: &Program, params: &[&[f32]], running: &[&[f32]]) {
+        let lens = |layouts: &[Layout], values: &[&[f32]]| {
+            layouts.iter().map(|layout| layout.len()).eq(values.iter().map(|values| values.len()))
         };
-        let mut kept = kept.iter().copied();
-        let given = program.given.iter().map(|&axes| {
-            let layout = layout(axes);
-            Slots { layout, values: kept.by_ref().take(layout.len()).collect() }
-        });
-        Reads {
-            x,
-            dy,
-            given: given.collect(),
-            params: program.params.iter().zip(params).map(slots).collect(),
-            running: program.running.iter().zip(running).map(slots).collect(),
-        }
+        let fit = lens(&program.params, params) && lens(&program.running, running);
+        assert!(fit, "a parameter or buffer has one value per slot");
     }
 }

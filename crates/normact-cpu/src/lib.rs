@@ -11,8 +11,8 @@
 //! * `vector` are the loops that interpret them elsewhere, `math` the elementary functions in them;
 //! * `slots` are parameters and statistics, `output` the result that several threads write.
 //!
-//! Statistics are accumulated in f64, over chunks that are reduced in f32: variances from the
-//! chunk's own mean, merged by Chan, Golub and LeVeque's update. Per-channel arithmetic is f64.
+//! Statistics are accumulated in f64, over chunks that are reduced in f32: means and variances from
+//! differences from a number near the mean. Per-channel arithmetic is f64.
 
 mod compiled;
 mod math;

@@ -59,6 +59,13 @@ impl<'a> Shared<'a> {
         self.start.wrapping_add(offset).align_offset(bytes)
     }
 
+    /// Where `offset` is, from which on there are so many elements.
+    #[inline(always)]
+    pub(crate) fn part(&self, offset: usize, len: usize) -> *mut f32 {
+        assert!(offset + len <= self.len, "the part lies within the result");
+        self.start.wrapping_add(offset)
+    }
+
     /// `len` neighbouring elements from `offset` on.
     #[allow(unsafe_code, clippy::mut_from_ref)]
     #[inline(always)]

@@ -8,6 +8,7 @@
 use normact_ir::Prim;
 
 use crate::math;
+use crate::slots::Moments;
 
 /// Elements per chunk. Large enough to hide the choice of the loop, small enough that the values of
 /// a program fit into the first-level cache.
@@ -50,8 +51,6 @@ pub(crate) enum Step {
     Subtract(Source, Source),
     /// `a * b + c`, with a vector for `a`
     MultiplyAdd(Source, Source, Source),
-    /// One value for each element from slots that vary along the chunk.
-    Load(usize),
 }
 
 /// An operand of the current chunk.
@@ -71,6 +70,9 @@ pub(crate) struct Chunk<'a> {
     /// Where the chunk is in what is held.
     pub(crate) start: usize,
     pub(crate) len: usize,
+    /// The registers that rows share, before they are rounded, and those that exceed an f32.
+    pub(crate) wide: &'a [Vec<f64>],
+    pub(crate) exceeding: &'a [usize],
 }
 
 impl<'a> Chunk<'a> {
@@ -85,22 +87,63 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// Computes a step into `into`. `Load` is not for here: it needs the slots.
+    /// Computes a step into `into`.
     #[inline(always)]
     pub(crate) fn step<const FMA: bool>(&self, step: Step, into: &mut [f32]) {
         match step {
             Step::Unary(prim, a) => unary::<FMA>(prim, self.operand(a), into),
             Step::Binary(Prim::Add, a, b) => add(self.operand(a), self.operand(b), into),
-            Step::Binary(Prim::Mul, a, b) => multiply(self.operand(a), self.operand(b), into),
-            Step::Binary(Prim::Div, a, b) => divide(self.operand(a), self.operand(b), into),
+            Step::Binary(Prim::Div, a, Source::Scalar(b)) => {
+                let factor = 1.0 / self.scalars[b];
+                if fits(factor) {
+                    map2(self.operand(a), Operand::Scalar(factor), into, |a, b| a * b);
+                } else {
+                    self.in_double(into, |at| at(a) * factor);
+                }
+            }
+            Step::Binary(Prim::Mul, a, b) if self.exceeds(a) || self.exceeds(b) => {
+                self.in_double(into, |at| at(a) * at(b));
+            }
+            Step::Binary(Prim::Div, a, b) if self.exceeds(a) || self.exceeds(b) => {
+                self.in_double(into, |at| at(a) / at(b));
+            }
+            Step::Binary(Prim::Mul, a, b) => map2(self.operand(a), self.operand(b), into, |a, b| a * b),
+            Step::Binary(Prim::Div, a, b) => map2(self.operand(a), self.operand(b), into, |a, b| a / b),
             Step::Binary(Prim::Max, a, b) => map2(self.operand(a), self.operand(b), into, maximum),
             Step::Binary(prim, ..) => unreachable!("{} is not binary", prim.name()),
             Step::Subtract(a, Source::Scalar(b)) => add(self.operand(a), Operand::Scalar(-self.scalars[b]), into),
             Step::Subtract(a, b) => subtract(self.operand(a), self.operand(b), into),
+            Step::MultiplyAdd(a, b, c) if self.exceeds(a) || self.exceeds(b) => {
+                self.in_double(into, |at| at(a) * at(b) + at(c));
+            }
             Step::MultiplyAdd(a, b, c) => {
                 multiply_add::<FMA>(self.operand(a), self.operand(b), self.operand(c), into);
             }
-            Step::Load(_) => unreachable!("loads are done where the slots are"),
+        }
+    }
+
+    /// Whether a factor or divisor needs more than an f32.
+    #[inline(always)]
+    fn exceeds(&self, source: Source) -> bool {
+        match source {
+            Source::Scalar(scalar) => !fits(self.scalars[scalar]),
+            Source::Register(register) => self.exceeding.contains(&register),
+            Source::Held(_) | Source::Input | Source::Upstream => false,
+        }
+    }
+
+    /// Computes each element in f64; `f` is given how to find an operand.
+    #[cold]
+    fn in_double(&self, into: &mut [f32], f: impl Fn(&dyn Fn(Source) -> f64) -> f64) {
+        for (index, into) in into.iter_mut().enumerate() {
+            let at = |source: Source| match source {
+                Source::Register(register) if self.exceeding.contains(&register) => self.wide[register][index],
+                source => match self.operand(source) {
+                    Operand::Vector(values) => f64::from(values[index]),
+                    Operand::Scalar(value) => value,
+                },
+            };
+            *into = f(&at) as f32;
         }
     }
 }
@@ -175,29 +218,6 @@ pub(crate) fn fits(scalar: f64) -> bool {
 }
 
 #[inline(always)]
-fn multiply(a: Operand<'_>, b: Operand<'_>, into: &mut [f32]) {
-    match (a, b) {
-        (Operand::Vector(vector), Operand::Scalar(scalar)) | (Operand::Scalar(scalar), Operand::Vector(vector))
-            if !fits(scalar) =>
-        {
-            into.iter_mut().zip(vector).for_each(|(into, &x)| *into = (f64::from(x) * scalar) as f32);
-        }
-        _ => map2(a, b, into, |a, b| a * b),
-    }
-}
-
-#[inline(always)]
-fn divide(a: Operand<'_>, b: Operand<'_>, into: &mut [f32]) {
-    match (a, b) {
-        (Operand::Scalar(scalar), Operand::Vector(vector)) if !fits(scalar) => {
-            into.iter_mut().zip(vector).for_each(|(into, &x)| *into = (scalar / f64::from(x)) as f32);
-        }
-        (Operand::Vector(_), Operand::Scalar(scalar)) => multiply(a, Operand::Scalar(1.0 / scalar), into),
-        _ => map2(a, b, into, |a, b| a / b),
-    }
-}
-
-#[inline(always)]
 fn multiply_add<const FMA: bool>(a: Operand<'_>, b: Operand<'_>, c: Operand<'_>, into: &mut [f32]) {
     let fused = |a: f32, b: f32, c: f32| if FMA { a.mul_add(b, c) } else { a * b + c };
     match (a, b, c) {
@@ -208,22 +228,13 @@ fn multiply_add<const FMA: bool>(a: Operand<'_>, b: Operand<'_>, c: Operand<'_>,
             let c = c as f32;
             into.iter_mut().zip(a).zip(b).for_each(|((into, &a), &b)| *into = fused(a, b, c));
         }
-        (Operand::Vector(a), Operand::Scalar(b), Operand::Vector(c)) if fits(b) => {
+        (Operand::Vector(a), Operand::Scalar(b), Operand::Vector(c)) => {
             let b = b as f32;
             into.iter_mut().zip(a).zip(c).for_each(|((into, &a), &c)| *into = fused(a, b, c));
         }
-        (Operand::Vector(a), Operand::Scalar(b), Operand::Scalar(c)) if fits(b) => {
+        (Operand::Vector(a), Operand::Scalar(b), Operand::Scalar(c)) => {
             let (b, c) = (b as f32, c as f32);
             into.iter_mut().zip(a).for_each(|(into, &a)| *into = fused(a, b, c));
-        }
-        (Operand::Vector(a), Operand::Scalar(b), c) => {
-            let at = |index: usize| match c {
-                Operand::Vector(c) => f64::from(c[index]),
-                Operand::Scalar(c) => c,
-            };
-            for (index, (into, &a)) in into.iter_mut().zip(a).enumerate() {
-                *into = (f64::from(a) * b + at(index)) as f32;
-            }
         }
         (Operand::Scalar(_), ..) => unreachable!("the first factor is a vector"),
     }
@@ -301,11 +312,14 @@ fn wide_map(a: Wide<'_>, b: Wide<'_>, into: &mut [f64], f: impl Fn(f64, f64) -> 
 /// What one vector register holds at most.
 const LANES: usize = 16;
 
-/// The sum of `f` over the elements of up to two slices of one length; in f64 where f32 overflows.
+/// Where the mean of squares is smaller, those that matter may be too small for an f32.
+pub(crate) const TINY: f64 = 1.0 / (1u128 << 100) as f64;
+
+/// The sum of `f` over the elements of up to two slices of one length.
 ///
 /// Four vectors of partial sums run side by side, so that no addition waits for the one before it.
 #[inline(always)]
-fn total(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32, wide: impl Fn(f64, f64) -> f64) -> f64 {
+fn total(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f64 {
     let (mut first, mut second, mut third, mut fourth) =
         ([0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES], [0.0f32; LANES]);
     let (whole_a, rest_a) = a.as_chunks::<{ 4 * LANES }>();
@@ -332,39 +346,51 @@ fn total(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32, wide: impl Fn(f64, f
     for lane in 0..LANES {
         sum += f64::from((first[lane] + second[lane]) + (third[lane] + fourth[lane]));
     }
-    if sum.is_finite() {
-        return sum;
-    }
-    a.iter().zip(b).map(|(&a, &b)| wide(f64::from(a), f64::from(b))).sum()
+    sum
+}
+
+/// A sum in f64, for where f32 does not reach.
+fn wide_total(a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> f64) -> f64 {
+    a.iter().zip(b).map(|(&a, &b)| f(f64::from(a), f64::from(b))).sum()
 }
 
 /// The sum of a chunk.
 #[inline(always)]
 pub(crate) fn sum(x: &[f32]) -> f64 {
-    total(x, x, |x, _| x, |x, _| x)
-}
-
-/// The sum of squares of a chunk.
-#[inline(always)]
-pub(crate) fn sum_of_squares(x: &[f32]) -> f64 {
-    total(x, x, |x, _| x * x, |x, _| x * x)
+    let sum = total(x, x, |x, _| x);
+    if sum.is_finite() { sum } else { wide_total(x, x, |x, _| x) }
 }
 
 /// The sum of the products of two chunks.
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f64 {
-    total(a, b, |a, b| a * b, |a, b| a * b)
+    let sum = total(a, b, |a, b| a * b);
+    if sum.is_finite() { sum } else { wide_total(a, b, |a, b| a * b) }
 }
 
-/// The mean of a chunk and the sum of squared deviations from it, in two passes over the chunk.
+/// The sum of squares of a chunk.
 #[inline(always)]
-pub(crate) fn moments(x: &[f32]) -> (f64, f64) {
+pub(crate) fn sum_of_squares(x: &[f32]) -> f64 {
+    sum_of_squared_differences(x, 0.0)
+}
+
+#[inline(always)]
+fn sum_of_squared_differences(x: &[f32], centre: f32) -> f64 {
+    let sum = total(x, x, |x, _| (x - centre) * (x - centre));
+    if sum.is_finite() && sum >= TINY * x.len() as f64 {
+        return sum;
+    }
+    let centre = f64::from(centre);
+    wide_total(x, x, |x, _| (x - centre) * (x - centre))
+}
+
+/// The moments of a chunk, in three visits: with the mean that the first one gives, rounded, as the centre.
+#[inline(always)]
+pub(crate) fn moments(x: &[f32]) -> Moments {
     let count = x.len() as f64;
-    let mean = sum(x) / count;
-    let centre = mean as f32;
-    // What rounding the mean to f32 shifts is taken out again: sum (x - m)^2 = sum (x - c)^2 - n (m - c)^2.
-    let deviations =
-        total(x, x, |x, _| (x - centre) * (x - centre), |x, _| (x - f64::from(centre)) * (x - f64::from(centre)));
-    let shift = mean - f64::from(centre);
-    (mean, (deviations - count * shift * shift).max(0.0))
+    let mean = (sum(x) / count) as f32;
+    let centre = if mean.is_finite() { mean } else { 0.0 };
+    let sum = total(x, x, |x, _| x - centre);
+    let sum = if sum.is_finite() { sum } else { wide_total(x, x, |x, _| x - f64::from(centre)) };
+    Moments { count, centre: f64::from(centre), sum, squares: sum_of_squared_differences(x, centre) }
 }

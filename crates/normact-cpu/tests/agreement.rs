@@ -250,6 +250,111 @@ fn large_results_agree(layer: &Dag, lane: Lane, channels: usize) {
     }
 }
 
+const INDEX_SETS: [&str; 6] = ["batch", "instance", "layer", "group(2)", "channel", "all"];
+
+fn layer_of(body: &str) -> Dag {
+    let text = format!("layer l(x) {{ {body} }}");
+    compile(&Source::new("l.nact", &text), &Overrides::default()).layers.remove(0).layer.dag
+}
+
+/// Every way to run: each layout in memory, interpreted and with each kind of instructions.
+fn ways() -> impl Iterator<Item = ((Memory, Lane), Option<Instructions>)> {
+    let all: Vec<_> = instructions().map(Some).chain([None]).collect();
+    MEMORIES.into_iter().flat_map(move |memory| all.clone().into_iter().map(move |instructions| (memory, instructions)))
+}
+
+/// Numbers around 10,000 with deviations of 1: as f32 they have three digits behind the point, and none of
+/// what is left when the mean is subtracted may be lost.
+#[test]
+fn a_mean_far_from_zero_is_subtracted_without_loss() {
+    for dims in [&[3, 6, 40][..], &[2, 4, 30, 30], &[5, 4, 1]] {
+        for over in INDEX_SETS {
+            for body in [format!("x - mean[{over}](x)"), format!("(x - mean[{over}](x)) / std[{over}](x)")] {
+                let layer = layer_of(&body);
+                let mut case = Case::draw(&layer, &Shape::new(dims).unwrap(), 11);
+                case.inputs.x.iter_mut().for_each(|x| *x = f64::from((1e4 + *x) as f32));
+                let expected = case.expected(&layer, Mode::Training);
+                for (memory, instructions) in ways() {
+                    let found = case.found(&layer, Mode::Training, memory, instructions);
+                    for (list, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                        for (found, expected) in found.iter().zip(expected) {
+                            let close = (found - expected).abs() <= 2e-6 * (1.0 + expected.abs());
+                            // A variance of nearly nothing has a steep root.
+                            assert!(
+                                close || list > 0 && expected.abs() > 1e3,
+                                "{body} {dims:?} {memory:?} {instructions:?}, list {list}: {found}, not {expected}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn equal_numbers_have_no_variance() {
+    for dims in [&[3, 4, 49][..], &[8, 4, 30, 20], &[2, 4, 1031]] {
+        for over in INDEX_SETS {
+            // The derivative of a root at 0 is 0, or this would be infinite or NaN.
+            let root = layer_of(&format!("x + std[{over}](x, eps = 0)"));
+            let norm = layer_of(&format!("(x - mean[{over}](x)) / std[{over}](x)"));
+            let plain = layer_of(&format!("x - mean[{over}](x)"));
+            for number in [0.1, 1_000_003.3125, 10_000.033_203_125, 1e-30, -1e30, 0.0] {
+                let drawn = |layer: &Dag| {
+                    let mut case = Case::draw(layer, &Shape::new(dims).unwrap(), 5);
+                    case.inputs.x.fill(f64::from(number as f32));
+                    case
+                };
+                let (root_case, norm_case, plain_case) = (drawn(&root), drawn(&norm), drawn(&plain));
+                for (memory, instructions) in ways() {
+                    let name = format!("{over} of {number} {dims:?} {memory:?} {instructions:?}");
+                    let found = root_case.found(&root, Mode::Training, memory, instructions);
+                    let [y, dx] = &found[..2] else { panic!("an output and a gradient") };
+                    assert!(*y == root_case.inputs.x && *dx == root_case.dy, "root {name}");
+                    for (layer, case) in [(&norm, &norm_case), (&plain, &plain_case)] {
+                        let y = &case.found(layer, Mode::Training, memory, instructions)[0];
+                        assert!(y.iter().all(|&y| y == 0.0), "{name}: {:?}", y.iter().find(|&&y| y != 0.0));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Squares of the deviations are far below the smallest f32, or far above the largest.
+#[test]
+fn tiny_and_huge_numbers_are_normalized_without_an_epsilon() {
+    for dims in [&[3, 4, 49][..], &[2, 4, 30, 30]] {
+        for over in INDEX_SETS {
+            for body in
+                [format!("(x - mean[{over}](x)) / std[{over}](x, eps = 0)"), format!("x / rms[{over}](x, eps = 0)")]
+            {
+                let layer = layer_of(&body);
+                let plain = Case::draw(&layer, &Shape::new(dims).unwrap(), 2);
+                // Without a factor of their own size: 1 / 1e-39 is beyond the largest f32.
+                for scale in [1e-39, 1e-30, 1e30, 1e38] {
+                    let mut case = plain.clone();
+                    case.inputs.x.iter_mut().for_each(|x| *x = f64::from((scale * *x) as f32));
+                    let expected = &case.expected(&layer, Mode::Training)[0];
+                    for (memory, instructions) in ways() {
+                        let found = &case.found(&layer, Mode::Training, memory, instructions)[0];
+                        for (found, expected) in found.iter().zip(expected) {
+                            // The smallest numbers have few digits.
+                            let precision = 3e-6 + 5.0 * f64::from(f32::from_bits(1)) / scale;
+                            let close = (found - expected).abs() <= precision * (1.0 + expected.abs());
+                            assert!(
+                                close,
+                                "{body} {scale:e} {dims:?} {memory:?} {instructions:?}: {found}, not {expected}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Neither planning nor code take more than time in proportion, or this would not end.
 #[test]
 fn a_formula_of_ten_thousand_functions_runs() {

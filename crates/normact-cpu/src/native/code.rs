@@ -1,8 +1,8 @@
 //! From operations to the instructions of one function.
 //!
-//! The function loops over groups of vectors: each operation is emitted for all vectors of the group
+//! The function loops over rows, and in each over groups of vectors: each operation is emitted for all vectors of the group
 //! before the next one, so that no instruction waits for the one before it, and a number is loaded
-//! once for the group. What is left of a chunk takes a second loop, over masked single vectors.
+//! once for the group. What is left of a row takes a second loop, over masked single vectors.
 //!
 //! Registers are handed out as the code is written. The sums keep theirs through both loops, and so do
 //! the numbers used most, as far as registers are left. Where a value needs a register and none is
@@ -11,8 +11,9 @@
 
 use std::collections::HashMap;
 
-use super::instructions::{Assembler, Instructions, Vector};
-use super::operations::{Binary, Operation, Operations, Sink, Stream, Value};
+use super::ALIGNMENT;
+use super::instructions::{Assembler, Instructions, Memory, Vector};
+use super::operations::{Binary, Number, Operation, Operations, Sink, Stream, Value};
 use crate::run::AHEAD;
 
 /// The most vectors of a group.
@@ -20,6 +21,9 @@ const LARGEST_GROUP: usize = 4;
 
 /// The registers that a group leaves for numbers at least.
 const FOR_NUMBERS: usize = 3;
+
+/// The registers that the end of a row needs, from the first on.
+const FOR_TOTALS: usize = 2;
 
 /// The registers that one operation needs: its operands and its result.
 const FEWEST: usize = 5;
@@ -35,26 +39,17 @@ pub(super) enum Writes {
     PastCaches,
 }
 
-/// A function and where it expects what, in numbers from the start of the frame.
+/// A function with the constants in front of it.
 #[derive(Debug, Clone)]
 pub(super) struct Function {
     pub(super) code: Vec<u8>,
-    /// The vectors of a group.
-    pub(super) group: usize,
-    /// The place of the partial sums: a vector for each sum.
-    pub(super) sums: usize,
-    /// The place of the numbers.
-    pub(super) numbers: usize,
-    /// The size of the frame.
+    /// Where it starts.
+    pub(super) start: usize,
+    /// The size of the frame, in numbers.
     pub(super) frame: usize,
 }
 
 impl Function {
-    /// How many elements it may be called for.
-    pub(super) fn reach(&self, sums: usize, instructions: Instructions) -> usize {
-        if sums == 0 { usize::MAX } else { ADDITIONS * self.group * instructions.lanes() }
-    }
-
     /// `None` if the pass has more sums than registers.
     pub(super) fn of(operations: &Operations, instructions: Instructions, writes: Writes) -> Option<Self> {
         let lanes = instructions.lanes();
@@ -62,32 +57,56 @@ impl Function {
         let sums = operations.sums;
         let fits = |&group: &usize| group * (order.pressure + sums) + FOR_NUMBERS <= instructions.registers();
         let group = (2..=LARGEST_GROUP).rev().find(fits).unwrap_or(1);
-        let number_count = operations.numbers.len();
-        let (sums_at, numbers_at) = (lanes, lanes + sums * lanes);
-        let spills_at = numbers_at + number_count;
+        // Numbers that count up, which make masks, and the constants.
+        let mut code: Vec<u8> = (0..lanes as u32).flat_map(u32::to_le_bytes).collect();
+        let counting = Memory::Constant(0);
+        let mut of_row = 0;
+        let numbers: Vec<Memory> = operations
+            .numbers
+            .iter()
+            .map(|&number| match number {
+                Number::Constant(bits) => {
+                    code.extend(bits.to_le_bytes());
+                    Memory::Constant(code.len() / 4 - 1)
+                }
+                Number::Scalar(..) => {
+                    of_row += 1;
+                    Memory::Row(of_row - 1)
+                }
+                Number::Window(window) => Memory::Window(window),
+            })
+            .collect();
+        code.resize(code.len().next_multiple_of(ALIGNMENT), 0);
+        let entry = code.len();
+        let total = |sum: usize| Memory::Frame(sum * lanes);
+        let spills_at = sums * lanes;
 
         let first_sum = instructions.registers().checked_sub(sums * group).filter(|&left| left >= FEWEST)?;
         let sum = |number: usize, lane: usize| (first_sum + number * group + lane) as Vector;
         // Those used most come first; one that has no register of its own needs one for a moment.
-        let free = first_sum.saturating_sub(group * order.pressure);
+        let free = first_sum.saturating_sub((group * order.pressure).max(FOR_TOTALS));
         let mut pinned: Vec<Value> = order.numbers(operations);
         if pinned.len() > free {
             pinned.truncate(free.saturating_sub(2));
         }
         let first_pinned = first_sum - pinned.len();
 
-        let mut assembler = Assembler::new(instructions);
+        let home = |&value: &Value| match operations.operations[value] {
+            Operation::Number(number) => numbers[number],
+            _ => unreachable!("a number"),
+        };
+        let homes = || pinned.iter().map(home).zip(first_pinned as Vector..);
+        let constant: HashMap<Value, Vector> = pinned.iter().copied().zip(first_pinned as Vector..).collect();
+        let is_constant = |home: Memory| matches!(home, Memory::Constant(_));
+
+        let mut assembler = Assembler::new(instructions, entry);
+        homes().filter(|&(home, _)| is_constant(home)).for_each(|(home, into)| assembler.broadcast(into, home));
+        let row = assembler.begin_row();
+        homes().filter(|&(home, _)| !is_constant(home)).for_each(|(home, into)| assembler.broadcast(into, home));
         for number in 0..sums {
             (0..group).for_each(|lane| assembler.zero(sum(number, lane)));
+            assembler.store_vector(total(number), sum(number, 0));
         }
-        let mut constant: HashMap<Value, Vector> = HashMap::new();
-        for (index, &value) in pinned.iter().enumerate() {
-            let Operation::Number(number) = operations.operations[value] else { unreachable!("a number") };
-            let register = (first_pinned + index) as Vector;
-            assembler.broadcast(register, numbers_at + number);
-            constant.insert(value, register);
-        }
-        let start = assembler.begin_groups(group * lanes);
         let body = |assembler: &mut Assembler, group: usize, is_rest: bool| {
             let mut body = Body {
                 operations,
@@ -97,12 +116,12 @@ impl Function {
                 group,
                 writes: if is_rest { Writes::Plain } else { writes },
                 is_rest,
-                numbers_at,
+                numbers: &numbers,
                 spills_at,
                 spills: 0,
                 lanes,
                 holds: vec![None; first_pinned],
-                places: vec![Place::default(); operations.operations.len() * group],
+                places: vec![Location::default(); operations.operations.len() * group],
             };
             for (position, &item) in order.items.iter().enumerate() {
                 for lane in 0..group {
@@ -111,23 +130,31 @@ impl Function {
             }
             body.spills
         };
+        // Between the bodies of loops, no value has a register.
+        let scratch: Vector = 0;
+        let groups = assembler.begin_groups(group * lanes, (sums > 0).then_some(ADDITIONS));
         let spills = body(&mut assembler, group, false);
-        assembler.end_groups(start, group * lanes);
-        let start = assembler.begin_rest();
-        let spills = spills.max(body(&mut assembler, 1, true));
-        assembler.end_rest(start);
-        for number in 0..sums {
-            add_up(&mut assembler, group, |lane| sum(number, lane));
-            assembler.store_frame(sums_at + number * lanes, sum(number, 0));
+        assembler.end_groups(groups);
+        if sums > 0 {
+            for number in 0..sums {
+                add_up(&mut assembler, group, |lane| sum(number, lane));
+                assembler.add_to_total(total(number), sum(number, 0), scratch);
+                (0..group).for_each(|lane| assembler.zero(sum(number, lane)));
+            }
+            assembler.more_groups(groups);
         }
+        let rest = assembler.begin_rest(counting);
+        let spills = spills.max(body(&mut assembler, 1, true));
+        assembler.end_rest(rest);
+        for number in 0..sums {
+            assembler.add_to_total(total(number), sum(number, 0), scratch);
+        }
+        assembler.end_of_rest();
+        (0..sums).for_each(|number| assembler.store_total(number, total(number)));
+        assembler.end_row(row, operations.streams.len());
         assembler.end();
-        Some(Self {
-            code: assembler.finish(),
-            group,
-            sums: sums_at,
-            numbers: numbers_at,
-            frame: spills_at + spills * lanes,
-        })
+        code.extend(assembler.finish(entry));
+        Some(Self { code, start: entry, frame: spills_at + spills * lanes })
     }
 }
 
@@ -215,13 +242,13 @@ impl Item {
 
 /// Where the value of one vector of a group is.
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
+struct Location {
     register: Option<Vector>,
-    memory: Option<Memory>,
+    memory: Option<Saved>,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Memory {
+enum Saved {
     Stream(usize),
     Spilled(usize),
 }
@@ -239,13 +266,14 @@ struct Body<'a> {
     group: usize,
     writes: Writes,
     is_rest: bool,
-    numbers_at: usize,
+    /// Where each number is.
+    numbers: &'a [Memory],
     spills_at: usize,
     spills: usize,
     lanes: usize,
     /// What each register holds.
     holds: Vec<Option<Instance>>,
-    places: Vec<Place>,
+    places: Vec<Location>,
 }
 
 impl Body<'_> {
@@ -266,7 +294,7 @@ impl Body<'_> {
                             self.fetch_ahead(stream, lane);
                         }
                         if !is_number(self.operations, value) {
-                            self.place((value, lane)).memory = Some(Memory::Stream(stream));
+                            self.place((value, lane)).memory = Some(Saved::Stream(stream));
                         }
                     }
                     Sink::Sum(number, _) => {
@@ -309,7 +337,7 @@ impl Body<'_> {
                 let into = self.free(position, &taken);
                 self.assembler.load(into, stream, lane, self.is_rest);
                 self.fetch_ahead(stream, lane);
-                self.place((value, lane)).memory = Some(Memory::Stream(stream));
+                self.place((value, lane)).memory = Some(Saved::Stream(stream));
                 into
             }
             Operation::Unary(unary, _) => {
@@ -356,7 +384,7 @@ impl Body<'_> {
         if is_number(self.operations, value) { (value, 0) } else { (value, lane) }
     }
 
-    fn place(&mut self, (value, lane): Instance) -> &mut Place {
+    fn place(&mut self, (value, lane): Instance) -> &mut Location {
         &mut self.places[value * self.group + lane]
     }
 
@@ -375,9 +403,9 @@ impl Body<'_> {
         let register = place.register.unwrap_or_else(|| {
             let register = self.free(position, taken);
             match (self.operations.operations[value], place.memory) {
-                (Operation::Number(number), _) => self.assembler.broadcast(register, self.numbers_at + number),
-                (_, Some(Memory::Stream(stream))) => self.assembler.load(register, stream, lane, self.is_rest),
-                (_, Some(Memory::Spilled(place))) => self.assembler.load_frame(register, place),
+                (Operation::Number(number), _) => self.assembler.broadcast(register, self.numbers[number]),
+                (_, Some(Saved::Stream(stream))) => self.assembler.load(register, stream, lane, self.is_rest),
+                (_, Some(Saved::Spilled(place))) => self.assembler.load_vector(register, Memory::Frame(place)),
                 (_, None) => unreachable!("a value is computed before it is used"),
             }
             self.hold(register, instance);
@@ -426,9 +454,9 @@ impl Body<'_> {
         let place = self.spills_at + self.spills * self.lanes;
         let needs_memory = !is_number(self.operations, instance.0) && self.place(instance).memory.is_none();
         if needs_memory {
-            self.assembler.store_frame(place, register as Vector);
+            self.assembler.store_vector(Memory::Frame(place), register as Vector);
             self.spills += 1;
-            self.place(instance).memory = Some(Memory::Spilled(place));
+            self.place(instance).memory = Some(Saved::Spilled(place));
         }
         self.place(instance).register = None;
         register as Vector

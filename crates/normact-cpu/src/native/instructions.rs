@@ -2,6 +2,7 @@
 
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 
+use super::MOST_ROWS;
 use super::operations::{Binary, Comparison, Unary};
 
 /// Which vector instructions native code is made of.
@@ -62,17 +63,61 @@ const SCRATCH: Register = Register::YMM15;
 const LEFT: Register = Register::K2;
 const CHOICE: Register = Register::K1;
 
-/// The registers of the arguments: the addresses of streams, the frame, and the bytes where the loop
-/// ends and where it is.
-const STREAMS: Register = Register::RDI;
+/// The registers of the arguments: the list of [`Argument`]s, and the frame.
+const ARGUMENTS: Register = Register::RDI;
 const FRAME: Register = Register::RSI;
-const END: Register = Register::RDX;
-const AT: Register = Register::RCX;
-/// Where whole groups of vectors end.
-const LAST: Register = Register::R8;
+/// The numbers of the row, those of its windows, the totals of its sums, and how many bytes of each stream a
+/// row has.
+const NUMBERS: Register = Register::RDX;
+const WINDOWS: Register = Register::RCX;
+const TOTALS: Register = Register::R8;
+const END: Register = Register::R9;
+/// The byte of a stream where the loop is, and the last one where it goes on.
+const AT: Register = Register::R10;
+const LAST: Register = Register::R11;
+/// The address of a stream.
+const ADDRESS: Register = Register::RAX;
+
+/// The arguments of a function that are in a list of 64-bit numbers, by their positions. The address of each
+/// stream follows, with the bytes from one row to the next.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Argument {
+    /// The address of the first row's numbers, and the bytes from one row's to those of the next.
+    Numbers,
+    NumbersStride,
+    /// The addresses of the first row's windows and totals; those of the next row follow.
+    Windows,
+    Totals,
+    /// The bytes of a row in each stream.
+    Bytes,
+    /// How many rows there are.
+    Rows,
+    /// The first of the streams.
+    Streams,
+}
+
+impl Argument {
+    fn operand(self) -> MemoryOperand {
+        MemoryOperand::with_base_displ(ARGUMENTS, 8 * self as i64)
+    }
+
+    /// The address of a stream, or how far apart its rows are.
+    fn of_stream(stream: usize, is_stride: bool) -> MemoryOperand {
+        let position = Argument::Streams as usize + 2 * stream + usize::from(is_stride);
+        MemoryOperand::with_base_displ(ARGUMENTS, 8 * position as i64)
+    }
+}
 
 /// Bytes.
 const CACHE_LINE: usize = 64;
+
+/// A loop over groups that has begun.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Loop {
+    outer: usize,
+    inner: usize,
+    bytes: i32,
+}
 
 /// A vector register, by its number.
 pub(super) type Vector = u8;
@@ -81,11 +126,36 @@ pub(super) type Vector = u8;
 pub(super) struct Assembler {
     encoder: Encoder,
     instructions: Instructions,
+    /// The address of the next instruction: constants come first, from 0 on.
     length: usize,
-    /// The stream whose address is in `rax`.
+    /// The stream whose address is in its register.
     addressed: Option<usize>,
     jumps: Vec<(usize, Label)>,
     labels: Vec<(Label, usize)>,
+}
+
+/// Where a number or a vector is that is no part of a stream, in numbers from the start. What differs from row to
+/// row is in columns: the place is that of the column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Memory {
+    /// In front of the code.
+    Constant(usize),
+    Row(usize),
+    Window(usize),
+    Frame(usize),
+}
+
+impl Memory {
+    fn operand(self) -> MemoryOperand {
+        let (base, place) = match self {
+            // Relative to the instruction, which the encoder works out.
+            Memory::Constant(place) => (Register::RIP, place),
+            Memory::Row(place) => (NUMBERS, place * MOST_ROWS),
+            Memory::Window(place) => (WINDOWS, place * MOST_ROWS),
+            Memory::Frame(place) => (FRAME, place),
+        };
+        MemoryOperand::with_base_displ(base, 4 * place as i64)
+    }
 }
 
 /// A place in the code to jump to.
@@ -98,17 +168,56 @@ enum Label {
 }
 
 impl Assembler {
-    pub(super) fn new(instructions: Instructions) -> Self {
-        Self { encoder: Encoder::new(64), instructions, length: 0, addressed: None, jumps: vec![], labels: vec![] }
+    /// Begins a function that starts at this address.
+    pub(super) fn new(instructions: Instructions, start: usize) -> Self {
+        let mut assembler = Self {
+            encoder: Encoder::new(64),
+            instructions,
+            length: start,
+            addressed: None,
+            jumps: vec![],
+            labels: vec![],
+        };
+        for (register, argument) in [
+            (NUMBERS, Argument::Numbers),
+            (WINDOWS, Argument::Windows),
+            (TOTALS, Argument::Totals),
+            (END, Argument::Bytes),
+        ] {
+            assembler.emit(valid(Instruction::with2(Code::Mov_r64_rm64, register, argument.operand())));
+        }
+        assembler
+    }
+
+    /// Begins a row: gives where it starts.
+    pub(super) fn begin_row(&mut self) -> usize {
+        let start = self.length;
+        self.emit(valid(Instruction::with2(Code::Xor_r32_rm32, Register::R10D, Register::R10D)));
+        start
+    }
+
+    /// Ends it, and goes on with the next one, if there is one, of so many streams.
+    pub(super) fn end_row(&mut self, start: usize, streams: usize) {
+        let (add, add_to) = (Code::Add_r64_rm64, Code::Add_rm64_r64);
+        self.emit(valid(Instruction::with2(add, NUMBERS, Argument::NumbersStride.operand())));
+        self.emit(valid(Instruction::with2(Code::Add_rm64_imm32, WINDOWS, 4)));
+        self.emit(valid(Instruction::with2(Code::Add_rm64_imm32, TOTALS, 8)));
+        for stream in 0..streams {
+            let stride = Argument::of_stream(stream, true);
+            self.emit(valid(Instruction::with2(Code::Mov_r64_rm64, ADDRESS, stride)));
+            self.emit(valid(Instruction::with2(add_to, Argument::of_stream(stream, false), ADDRESS)));
+        }
+        self.emit(valid(Instruction::with1(Code::Dec_rm64, Argument::Rows.operand())));
+        self.emit(valid(Instruction::with_branch(Code::Jne_rel32_64, start as u64)));
     }
 
     /// The code, with all jumps to labels.
-    pub(super) fn finish(mut self) -> Vec<u8> {
+    pub(super) fn finish(mut self, start: usize) -> Vec<u8> {
         let mut code = self.encoder.take_buffer();
         for (end, label) in self.jumps {
             let (_, target) = self.labels.iter().find(|(known, _)| *known == label).expect("every label is placed");
             let distance = *target as i32 - end as i32;
-            code[end - 4..end].copy_from_slice(&distance.to_le_bytes());
+            code[end - start - 4..end - start].copy_from_slice(&distance.to_le_bytes());
         }
         code
     }
@@ -256,12 +365,12 @@ impl Assembler {
     /// The address of a stream's vector number `lane` of the current group.
     fn stream(&mut self, stream: usize, lane: usize) -> MemoryOperand {
         if self.addressed != Some(stream) {
-            let address = MemoryOperand::with_base_displ(STREAMS, 8 * stream as i64);
-            self.emit(valid(Instruction::with2(Code::Mov_r64_rm64, Register::RAX, address)));
+            let address = Argument::of_stream(stream, false);
+            self.emit(valid(Instruction::with2(Code::Mov_r64_rm64, ADDRESS, address)));
             self.addressed = Some(stream);
         }
         let offset = (4 * self.instructions.lanes() * lane) as i64;
-        MemoryOperand::with_base_index_scale_displ_size(Register::RAX, AT, 1, offset, 1)
+        MemoryOperand::with_base_index_scale_displ_size(ADDRESS, AT, 1, offset, 1)
     }
 
     pub(super) fn load(&mut self, into: Vector, stream: usize, lane: usize, is_rest: bool) {
@@ -313,54 +422,115 @@ impl Assembler {
         self.emit(valid(Instruction::with2(self.code(codes), into, from)));
     }
 
-    /// A vector of the frame, by its place in it, counted in numbers.
-    pub(super) fn load_frame(&mut self, into: Vector, place: usize) {
+    pub(super) fn load_vector(&mut self, into: Vector, from: Memory) {
         let codes = [Code::EVEX_Vmovups_zmm_k1z_zmmm512, Code::VEX_Vmovups_ymm_ymmm256];
         let into = self.register(into);
-        self.emit(valid(Instruction::with2(self.code(codes), into, frame(place))));
+        self.emit(valid(Instruction::with2(self.code(codes), into, from.operand())));
     }
 
-    pub(super) fn store_frame(&mut self, place: usize, from: Vector) {
+    pub(super) fn store_vector(&mut self, into: Memory, from: Vector) {
         let codes = [Code::EVEX_Vmovups_zmmm512_k1z_zmm, Code::VEX_Vmovups_ymmm256_ymm];
         let from = self.register(from);
-        self.emit(valid(Instruction::with2(self.code(codes), frame(place), from)));
+        self.emit(valid(Instruction::with2(self.code(codes), into.operand(), from)));
     }
 
-    /// A number of the frame, in every element.
-    pub(super) fn broadcast(&mut self, into: Vector, place: usize) {
+    /// A number, in every element.
+    pub(super) fn broadcast(&mut self, into: Vector, from: Memory) {
         let codes = [Code::EVEX_Vbroadcastss_zmm_k1z_xmmm32, Code::VEX_Vbroadcastss_ymm_m32];
         let into = self.register(into);
-        self.emit(valid(Instruction::with2(self.code(codes), into, frame(place))));
+        self.emit(valid(Instruction::with2(self.code(codes), into, from.operand())));
     }
 
-    /// Begins the loop over groups of so many numbers: gives where it starts.
-    pub(super) fn begin_groups(&mut self, numbers: usize) -> usize {
+    /// Adds the elements of `sum` to a vector in the frame, of half as many f64.
+    pub(super) fn add_to_total(&mut self, total: Memory, sum: Vector, scratch: Vector) {
+        let widen = [Code::EVEX_Vcvtps2pd_zmm_k1z_ymmm256b32_sae, Code::VEX_Vcvtps2pd_ymm_xmmm128];
+        let upper = [Code::EVEX_Vextractf32x8_ymmm256_k1z_zmm_imm8, Code::VEX_Vextractf128_xmmm128_ymm_imm8];
+        let add = [Code::EVEX_Vaddpd_zmm_k1z_zmm_zmmm512b64_er, Code::VEX_Vaddpd_ymm_ymm_ymmm256];
+        let store = [Code::EVEX_Vmovupd_zmmm512_k1z_zmm, Code::VEX_Vmovupd_ymmm256_ymm];
+        let [widen, upper, add, store] = [widen, upper, add, store].map(|codes| self.code(codes));
+        let [to, from] = [scratch, sum].map(|vector| self.register(vector));
+        let half = self.half(sum);
+        self.emit(valid(Instruction::with2(widen, to, half)));
+        self.emit(valid(Instruction::with3(upper, half, from, 1)));
+        self.emit(valid(Instruction::with2(widen, from, half)));
+        self.emit(valid(Instruction::with3(add, to, to, from)));
+        self.emit(valid(Instruction::with3(add, to, to, total.operand())));
+        self.emit(valid(Instruction::with2(store, total.operand(), to)));
+    }
+
+    /// Stores the sum of the f64 in the frame as the total of that number, by halves.
+    pub(super) fn store_total(&mut self, number: usize, total: Memory) {
+        let (x, y) = (Register::XMM0, Register::XMM1);
+        let (wide_x, wide_y) = (Register::YMM0, Register::YMM1);
+        match self.instructions {
+            Instructions::Avx512 => {
+                let (load, upper) = (Code::EVEX_Vmovupd_zmm_k1z_zmmm512, Code::EVEX_Vextractf64x4_ymmm256_k1z_zmm_imm8);
+                self.emit(valid(Instruction::with2(load, Register::ZMM0, total.operand())));
+                self.emit(valid(Instruction::with3(upper, wide_y, Register::ZMM0, 1)));
+                self.emit(valid(Instruction::with3(Code::VEX_Vaddpd_ymm_ymm_ymmm256, wide_x, wide_x, wide_y)));
+            }
+            Instructions::Avx2 => {
+                self.emit(valid(Instruction::with2(Code::VEX_Vmovupd_ymm_ymmm256, wide_x, total.operand())));
+            }
+        }
+        self.emit(valid(Instruction::with3(Code::VEX_Vextractf128_xmmm128_ymm_imm8, y, wide_x, 1)));
+        self.emit(valid(Instruction::with3(Code::VEX_Vaddpd_xmm_xmm_xmmm128, x, x, y)));
+        self.emit(valid(Instruction::with3(Code::VEX_Vunpckhpd_xmm_xmm_xmmm128, y, x, x)));
+        self.emit(valid(Instruction::with3(Code::VEX_Vaddsd_xmm_xmm_xmmm64, x, x, y)));
+        let into = MemoryOperand::with_base_displ(TOTALS, 8 * (number * MOST_ROWS) as i64);
+        self.emit(valid(Instruction::with2(Code::VEX_Vmovsd_m64_xmm, into, x)));
+    }
+
+    /// The lower half of a vector.
+    fn half(&self, vector: Vector) -> Register {
+        match self.instructions {
+            Instructions::Avx2 => Register::XMM0 + u32::from(vector),
+            Instructions::Avx512 => Register::YMM0 + u32::from(vector),
+        }
+    }
+
+    /// Begins the loop over groups of so many numbers, at most `most` of them before [`Self::begin_groups`]
+    /// is returned to: gives where both start.
+    pub(super) fn begin_groups(&mut self, numbers: usize, most: Option<usize>) -> Loop {
+        let bytes = 4 * numbers as i32;
+        let outer = self.length;
         self.emit(valid(Instruction::with2(Code::Mov_r64_rm64, LAST, END)));
-        self.emit(valid(Instruction::with2(Code::Sub_rm64_imm32, LAST, 4 * numbers as i32)));
+        self.emit(valid(Instruction::with2(Code::Sub_rm64_imm32, LAST, bytes)));
         self.emit(valid(Instruction::with2(Code::Cmp_r64_rm64, AT, LAST)));
         self.jump(Code::Jg_rel32_64, Label::Rest);
+        if let Some(most) = most {
+            let last = MemoryOperand::with_base_displ(AT, i64::from(bytes) * (most as i64 - 1));
+            self.emit(valid(Instruction::with2(Code::Lea_r64_m, ADDRESS, last)));
+            self.emit(valid(Instruction::with2(Code::Cmp_r64_rm64, ADDRESS, LAST)));
+            self.emit(valid(Instruction::with2(Code::Cmovl_r64_rm64, LAST, ADDRESS)));
+        }
         self.addressed = None;
-        self.length
+        Loop { outer, inner: self.length, bytes }
     }
 
-    /// Ends it.
-    pub(super) fn end_groups(&mut self, start: usize, numbers: usize) {
-        self.emit(valid(Instruction::with2(Code::Add_rm64_imm32, AT, 4 * numbers as i32)));
+    /// Ends the inner loop.
+    pub(super) fn end_groups(&mut self, begun: Loop) {
+        self.emit(valid(Instruction::with2(Code::Add_rm64_imm32, AT, begun.bytes)));
         self.emit(valid(Instruction::with2(Code::Cmp_r64_rm64, AT, LAST)));
-        self.emit(valid(Instruction::with_branch(Code::Jle_rel32_64, start as u64)));
-        self.labels.push((Label::Rest, self.length));
+        self.emit(valid(Instruction::with_branch(Code::Jle_rel32_64, begun.inner as u64)));
+    }
+
+    /// Goes on with the next groups.
+    pub(super) fn more_groups(&mut self, begun: Loop) {
+        self.emit(valid(Instruction::with_branch(Code::Jmp_rel32_64, begun.outer as u64)));
     }
 
     /// Begins the loop over the vectors that are left, of which the last may not be full: gives where it
-    /// starts. The first numbers of the frame count up from zero.
-    pub(super) fn begin_rest(&mut self) -> usize {
+    /// starts. `counting` are numbers that count up from zero.
+    pub(super) fn begin_rest(&mut self, counting: Memory) -> usize {
+        self.labels.push((Label::Rest, self.length));
         self.emit(valid(Instruction::with2(Code::Cmp_r64_rm64, AT, END)));
         self.jump(Code::Jge_rel32_64, Label::End);
         self.addressed = None;
         let start = self.length;
-        let (left, all) = (Register::EAX, Register::R9D);
-        self.emit(valid(Instruction::with2(Code::Mov_r32_rm32, left, Register::EDX)));
-        self.emit(valid(Instruction::with2(Code::Sub_r32_rm32, left, Register::ECX)));
+        let (left, all) = (Register::EAX, Register::R11D);
+        self.emit(valid(Instruction::with2(Code::Mov_r32_rm32, left, Register::R9D)));
+        self.emit(valid(Instruction::with2(Code::Sub_r32_rm32, left, Register::R10D)));
         self.emit(valid(Instruction::with2(Code::Shr_rm32_imm8, left, 2)));
         match self.instructions {
             Instructions::Avx512 => {
@@ -369,9 +539,10 @@ impl Assembler {
                 self.emit(valid(Instruction::with2(Code::VEX_Kmovw_kr_r32, LEFT, all)));
             }
             Instructions::Avx2 => {
+                let counting = counting.operand();
                 self.emit(valid(Instruction::with2(Code::VEX_Vmovd_xmm_rm32, Register::XMM14, left)));
                 self.emit(valid(Instruction::with2(Code::VEX_Vpbroadcastd_ymm_xmmm32, MASK, Register::XMM14)));
-                self.emit(valid(Instruction::with3(Code::VEX_Vpcmpgtd_ymm_ymm_ymmm256, MASK, MASK, frame(0))));
+                self.emit(valid(Instruction::with3(Code::VEX_Vpcmpgtd_ymm_ymm_ymmm256, MASK, MASK, counting)));
             }
         }
         start
@@ -383,6 +554,10 @@ impl Assembler {
         self.emit(valid(Instruction::with2(Code::Add_rm64_imm32, AT, bytes)));
         self.emit(valid(Instruction::with2(Code::Cmp_r64_rm64, AT, END)));
         self.emit(valid(Instruction::with_branch(Code::Jl_rel32_64, start as u64)));
+    }
+
+    /// Where the code goes on if there is no rest.
+    pub(super) fn end_of_rest(&mut self) {
         self.labels.push((Label::End, self.length));
     }
 
@@ -396,10 +571,6 @@ impl Assembler {
         self.emit(valid(Instruction::with_branch(code, self.length as u64)));
         self.jumps.push((self.length, label));
     }
-}
-
-fn frame(place: usize) -> MemoryOperand {
-    MemoryOperand::with_base_displ(FRAME, 4 * place as i64)
 }
 
 fn valid(instruction: Result<Instruction, iced_x86::IcedError>) -> Instruction {

@@ -2,14 +2,14 @@
 
 use memmap2::{Mmap, MmapMut};
 
-/// Functions start on cache lines.
-const ALIGNMENT: usize = 64;
+use super::ALIGNMENT;
+use super::code::Function;
 
 /// Appends a function to code and gives where it starts.
-pub(super) fn append(code: &mut Vec<u8>, function: &[u8]) -> usize {
+pub(super) fn append(code: &mut Vec<u8>, function: &Function) -> usize {
     code.resize(code.len().next_multiple_of(ALIGNMENT), 0);
-    let start = code.len();
-    code.extend_from_slice(function);
+    let start = code.len() + function.start;
+    code.extend_from_slice(&function.code);
     start
 }
 
@@ -27,28 +27,27 @@ impl Executable {
         Some(Self { map: map.make_exec().ok()? })
     }
 
-    /// Calls the function at `start` for a range of elements.
+    /// Calls the function at `start`.
     ///
     /// # Safety
-    /// A function that takes these arguments starts there, in instructions of this processor. The streams
-    /// at the addresses and the frame have the elements that it reads and writes.
+    /// A function that takes these arguments starts there, in instructions of this processor. The arguments
+    /// are those of [`Argument`](super::instructions::Argument): the addresses among them, and the frame, are
+    /// of memory that the function may read and write.
     #[allow(unsafe_code)]
     #[inline(always)]
-    pub(super) unsafe fn call(&self, start: usize, streams: &[*mut f32], frame: &mut [f32], [from, to]: [usize; 2]) {
+    pub(super) unsafe fn call(&self, start: usize, arguments: &mut [usize], frame: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
         {
-            /// With the range in bytes, the end first.
-            type Function = unsafe extern "sysv64" fn(*const *mut f32, *mut f32, usize, usize);
-            let bytes = size_of::<f32>();
+            type Function = unsafe extern "sysv64" fn(*mut usize, *mut f32);
             // SAFETY: by the conditions above.
             unsafe {
                 let function = std::mem::transmute::<*const u8, Function>(self.map[start..].as_ptr());
-                function(streams.as_ptr(), frame.as_mut_ptr(), bytes * to, bytes * from);
+                function(arguments.as_mut_ptr(), frame.as_mut_ptr());
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
         {
-            let _ = (&self.map, start, streams, frame, from, to);
+            let _ = (&self.map, start, arguments, frame);
             unreachable!("other processors have no native code");
         }
     }

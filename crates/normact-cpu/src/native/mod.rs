@@ -5,7 +5,7 @@
 //! code keeps values in vector registers from the first step of a pass to its last.
 //!
 //! * `operations` turns the steps into operations on vectors, elementary functions included;
-//! * `visit` is a function over a chunk: what it is called with and what it gives;
+//! * `window` keeps sums of squares within what an f32 holds;
 //! * `code` hands out registers and writes the loops;
 //! * `instructions` is the two encodings of each operation, AVX-512 and AVX2;
 //! * `memory` is the memory the code is in.
@@ -14,17 +14,17 @@
 //! compiler back-end would take longer to run than a plan does to make, and Cranelift has no vectors of
 //! 512 bits. The assembler is iced-x86, with nothing but its encoder.
 //!
-//! The interpreter stays: for other processors, for sums by lane, and for a chunk whose numbers exceed
-//! an f32 (a factor that is too large or too small, a sum that overflows), and for a pass of more than
-//! [`MOST_OPERATIONS`]. Code does the same operations in the same order; sums are added up in another
-//! order, which the instruction set decides, and their products are not rounded first where a vector is
-//! whole.
+//! The interpreter stays: for other processors, for sums by lane, for a chunk whose numbers exceed an f32 (a
+//! factor that is too large or too small, a sum that is not finite), for a pass of more than
+//! [`MOST_OPERATIONS`] or of more sums than there are registers, and where the system lets no program write
+//! code. Code does the same operations in the same order; sums are added up in another order, which the
+//! instruction set decides, and their products are not rounded first where a vector is whole.
 
 mod code;
 mod instructions;
 mod memory;
 mod operations;
-mod visit;
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -35,11 +35,12 @@ pub use instructions::Instructions;
 pub(crate) use operations::Stream;
 
 use crate::program::PassProgram;
-use crate::slots::Kind;
-use code::Writes;
-use memory::Executable;
-use operations::Operations;
-use visit::{Visit, VisitFrame};
+use crate::run::Columns;
+use crate::slots::{Accumulation, Moments};
+use code::{Function, Writes};
+use memory::{Executable, append};
+use operations::{Form, Number, Operations};
+use window::Window;
 
 /// The bytes that an address is a multiple of where code writes past the caches.
 pub(crate) const ALIGNMENT: usize = 64;
@@ -51,32 +52,54 @@ const MOST_OPERATIONS: usize = 4096;
 #[derive(Debug, Clone)]
 pub(crate) struct Native {
     memory: Arc<Executable>,
-    /// The steps, and sums.
-    steps: Visit,
-    /// The same, writing past the caches.
-    streaming: Option<Visit>,
-    /// For moments, the deviations from the means that the sums give.
-    deviations: Option<Visit>,
-    /// The kinds of the accumulations that it sums up.
-    kinds: Vec<Kind>,
+    /// Where it starts, and where the same does that writes past the caches.
+    plain: usize,
+    past_caches: Option<usize>,
+    size: usize,
+    streams: Vec<Stream>,
+    /// The scalars it reads, and what is made of them.
+    scalars: Vec<(usize, Form)>,
+    sums: Vec<Sum>,
+    /// How many numbers the windows have, and how many totals there are.
+    windows: usize,
+    totals: usize,
+    frame: usize,
 }
 
-/// What a thread calls native code with.
+/// What code sums up, the first number of its window and the first of its totals.
+#[derive(Debug, Clone, Copy)]
+struct Sum {
+    what: Accumulation,
+    window: usize,
+    total: usize,
+}
+
+/// The most rows of a call. What code reads and gives for each row is in columns of so many.
+pub(crate) const MOST_ROWS: usize = 128;
+
+/// What a thread calls native code with, and what it gives.
 #[derive(Debug, Default)]
 pub(crate) struct Frame {
-    steps: VisitFrame,
-    streaming: VisitFrame,
-    deviations: VisitFrame,
-    means: Vec<f64>,
+    /// For each stream, where the first row starts, and how many elements behind it the next one does.
+    streams: Vec<(*mut f32, usize)>,
+    /// The columns of the windows, and those of the totals.
+    windows: Vec<f32>,
+    totals: Vec<f64>,
+    arguments: Vec<usize>,
+    memory: Vec<f32>,
 }
 
-/// What native code adds to an accumulator.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Part {
-    /// To the sum.
-    Sum(f64),
-    /// The mean and the sum of squared deviations.
-    Moments(f64, f64),
+/// Rows that native code does one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub(crate) count: usize,
+    /// The elements of each.
+    pub(crate) len: usize,
+    /// The columns of their numbers, from that of the first row on, and how many behind it that of the next row is.
+    pub(crate) numbers: &'a [f32],
+    pub(crate) step: usize,
+    /// Whether the output is written past the caches: it starts at a multiple of [`ALIGNMENT`].
+    pub(crate) past_caches: bool,
 }
 
 impl Native {
@@ -92,110 +115,261 @@ impl Native {
                 return None;
             }
             let operations = Operations::of(pass, MOST_OPERATIONS)?;
-            let steps = Visit::new(&operations, instructions, Writes::Plain, &mut code)?;
+            let plain = Function::of(&operations, instructions, Writes::Plain)?;
             // Where chunks begin depends on the address of the output then, which sums must not.
-            let streaming = if streams && pass.write.is_some() && pass.accumulate.is_empty() {
-                Some(Visit::new(&operations, instructions, Writes::PastCaches, &mut code)?)
+            let past_caches = if streams && pass.write.is_some() && pass.sums.is_empty() && pass.by_lane.is_empty() {
+                Some(Function::of(&operations, instructions, Writes::PastCaches)?)
             } else {
                 None
             };
-            let sums = pass.accumulate.iter().filter(|accumulate| !accumulate.by_lane);
-            let kinds: Vec<Kind> = sums.map(|accumulate| accumulate.kind).collect();
-            let deviations = if kinds.contains(&Kind::Moments) {
-                Some(Visit::new(&Operations::deviations(pass), instructions, Writes::Plain, &mut code)?)
-            } else {
-                None
-            };
-            Some((steps, streaming, deviations, kinds))
+            let functions = || past_caches.iter().chain([&plain]);
+            Some(Generated {
+                sums: pass.sums.iter().map(|accumulate| accumulate.what).collect(),
+                size: functions().map(|function| function.code.len()).sum(),
+                frame: functions().map(|function| function.frame).max().unwrap_or(0),
+                past_caches: past_caches.as_ref().map(|function| append(&mut code, function)),
+                plain: append(&mut code, &plain),
+                operations,
+            })
         };
-        let generated: Vec<_> = passes.map(&mut generate).collect();
+        let parts: Vec<_> = passes.map(&mut generate).collect();
         let memory = Executable::new(&code).map(Arc::new);
-        let native = |(steps, streaming, deviations, kinds)| {
-            Some(Native { memory: memory.clone()?, steps, streaming, deviations, kinds })
+        let native = |part: Generated| {
+            let scalar = |number: &Number| match *number {
+                Number::Scalar(scalar, form) => Some((scalar, form)),
+                Number::Constant(_) | Number::Window(_) => None,
+            };
+            let (mut window, mut total) = (0, 0);
+            let mut sums = vec![];
+            for what in part.sums {
+                sums.push(Sum { what, window, total });
+                (window, total) = (window + counts(what).0, total + counts(what).1);
+            }
+            Some(Native {
+                memory: memory.clone()?,
+                plain: part.plain,
+                past_caches: part.past_caches,
+                size: part.size,
+                frame: part.frame,
+                scalars: part.operations.numbers.iter().filter_map(scalar).collect(),
+                streams: part.operations.streams,
+                windows: part.operations.windows,
+                totals: part.operations.sums,
+                sums,
+            })
         };
-        generated.into_iter().map(|visits| visits.and_then(native)).collect()
+        parts.into_iter().map(|part| part.and_then(native)).collect()
     }
 
     /// How many bytes its code has.
     pub(crate) fn size(&self) -> usize {
-        let others = [&self.streaming, &self.deviations].into_iter().flatten();
-        self.steps.size() + others.map(Visit::size).sum::<usize>()
+        self.size
     }
 
     /// Whether it writes past the caches, from multiples of [`ALIGNMENT`] on.
     pub(crate) fn streams(&self) -> bool {
-        self.streaming.is_some()
-    }
-
-    /// Whether chunks begin where it can write past the caches.
-    pub(crate) fn splits(&self) -> bool {
-        self.streams() && !self.uses_registers()
+        self.past_caches.is_some()
     }
 
     /// Whether it reads or writes registers of the interpreter, which limit the length of a chunk.
     pub(crate) fn uses_registers(&self) -> bool {
-        self.steps.streams().iter().any(|stream| matches!(stream, Stream::Register(_)))
+        self.streams.iter().any(|stream| matches!(stream, Stream::Register(_)))
     }
 
-    /// Prepares what stays the same for a pass.
-    pub(crate) fn begin(&self, frame: &mut Frame) {
-        self.steps.begin(&mut frame.steps);
-        if let Some(visit) = &self.streaming {
-            visit.begin(&mut frame.streaming);
-        }
-        if let Some(visit) = &self.deviations {
-            visit.begin(&mut frame.deviations);
-        }
-    }
-
-    /// Prepares the scalars; false where one needs more than an f32.
+    /// Begins a call: `place` gives where each stream's first row is, and how far apart its rows are.
     #[inline(always)]
-    pub(crate) fn prepare(&self, scalars: &[f64], frame: &mut Frame) -> bool {
-        let streams = self.streaming.as_ref().is_none_or(|visit| visit.prepare(scalars, &mut frame.streaming));
-        streams && self.steps.prepare(scalars, &mut frame.steps)
+    pub(crate) fn begin(&self, frame: &mut Frame, place: impl FnMut(Stream) -> (*mut f32, usize)) {
+        frame.streams.clear();
+        frame.streams.extend(self.streams.iter().copied().map(place));
+        frame.memory.resize(frame.memory.len().max(self.frame), 0.0);
+        frame.windows.resize(frame.windows.len().max(self.windows * MOST_ROWS), 0.0);
+        frame.totals.resize(frame.totals.len().max(self.totals * MOST_ROWS), 0.0);
     }
 
-    /// Runs the pass for a chunk of `len` elements, whose part of each stream starts at `address`: gives
-    /// what it adds to each accumulator that has not one slot for each lane, in their order; `None` where a
-    /// sum overflows f32. The output is written past the caches if it `streams` and its address allows it.
+    /// Sets the windows of a sum for each row, around these centres.
+    #[inline(always)]
+    pub(crate) fn set_windows(&self, frame: &mut Frame, sum: usize, centres: impl Iterator<Item = f64>) {
+        let Sum { what, window, .. } = self.sums[sum];
+        let columns = &mut frame.windows[window * MOST_ROWS..];
+        match what {
+            Accumulation::Sum => {}
+            Accumulation::SumOfSquares => columns[..MOST_ROWS].fill(1.0),
+            Accumulation::Moments => {
+                let (scales, offsets) = columns.split_at_mut(MOST_ROWS);
+                scales.fill(1.0);
+                offsets.iter_mut().zip(centres).for_each(|(offset, centre)| *offset = -centre as f32);
+            }
+        }
+    }
+
+    /// Does the rows, at most [`MOST_ROWS`].
     ///
     /// # Safety
-    /// `len` elements can be read at the address of each stream, and written where a step or the pass
-    /// writes to it, with no other reference to them in use.
+    /// The elements of all rows can be read at the places of each stream, and written where a step or the
+    /// pass writes to it, with no other reference to them in use.
     #[allow(unsafe_code)]
     #[inline(always)]
-    pub(crate) unsafe fn run<'a>(
-        &'a self,
-        frame: &'a mut Frame,
-        len: usize,
-        streams: bool,
-        mut address: impl FnMut(Stream) -> *mut f32,
-    ) -> Option<impl Iterator<Item = Part> + 'a> {
-        let Frame { steps, streaming, deviations, means } = frame;
-        let (visit, frame) = match &self.streaming {
-            Some(visit) if streams && address(Stream::Output).addr().is_multiple_of(ALIGNMENT) => (visit, streaming),
-            _ => (&self.steps, steps),
-        };
-        // SAFETY: by the conditions above; the address is a multiple of what is written past the caches.
-        let sums = unsafe { visit.run(&self.memory, frame, len, &mut address) }?;
-        let count = len as f64;
-        means.clear();
-        let mut squares: &[f64] = &[];
-        if let Some(visit) = &self.deviations {
-            let moments = self.kinds.iter().zip(sums).filter(|(kind, _)| **kind == Kind::Moments);
-            means.extend(moments.map(|(_, sum)| sum / count));
-            visit.prepare(means, deviations);
-            // SAFETY: by the conditions above.
-            squares = unsafe { visit.run(&self.memory, deviations, len, &mut address) }?;
-        }
-        let mut moments = means.iter().zip(squares).map(move |(&mean, square)| {
-            // What rounding the mean shifts is taken out again, as the interpreter does.
-            let shift = mean - f64::from(mean as f32);
-            Part::Moments(mean, (square - count * shift * shift).max(0.0))
-        });
-        Some(self.kinds.iter().zip(sums).map(move |(kind, &sum)| match kind {
-            Kind::Sum | Kind::SumOfSquares => Part::Sum(sum),
-            Kind::Moments => moments.next().expect("a mean for each"),
-        }))
+    pub(crate) unsafe fn run(&self, frame: &mut Frame, rows: Rows<'_>) {
+        // SAFETY: by the conditions above.
+        unsafe { self.call(frame, rows, 0, rows.count) };
     }
+
+    /// Whether a sum is finite in every row, and its windows suit.
+    #[inline(always)]
+    pub(crate) fn suits(&self, frame: &Frame, sum: usize, rows: Rows<'_>) -> bool {
+        let Sum { what, total, .. } = self.sums[sum];
+        let count = rows.len as f64;
+        let column = |number: usize| &frame.totals[number * MOST_ROWS..][..rows.count];
+        match what {
+            Accumulation::Sum => column(total).iter().all(|sum| sum.is_finite()),
+            Accumulation::SumOfSquares => column(total).iter().all(|&squares| window::suits(what, count, 0.0, squares)),
+            Accumulation::Moments => {
+                let mut sums = column(total).iter().zip(column(total + 1));
+                sums.all(|(&sum, &squares)| window::suits(what, count, sum, squares))
+            }
+        }
+    }
+
+    /// Does a row again, until its windows suit it; false if another sum is not finite.
+    ///
+    /// # Safety
+    /// As of [`Self::run`], which came before.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn settle(&self, frame: &mut Frame, rows: Rows<'_>, row: usize) -> bool {
+        let count = rows.len as f64;
+        let mut windows: Vec<Window> = (0..self.sums.len()).map(|sum| self.window(frame, sum, row)).collect();
+        loop {
+            let mut suits = true;
+            for (&Sum { what, window: number, total }, window) in self.sums.iter().zip(&mut windows) {
+                let at = |number: usize| frame.totals[number * MOST_ROWS + row];
+                let better = match what {
+                    Accumulation::Sum if at(total).is_finite() => None,
+                    Accumulation::Sum => return false,
+                    Accumulation::SumOfSquares => window.better(what, count, 0.0, at(total)),
+                    Accumulation::Moments => window.better(what, count, at(total), at(total + 1)),
+                };
+                if let Some(better) = better {
+                    (*window, suits) = (better, false);
+                    let numbers = better.numbers();
+                    for (place, number) in (number..).zip(&numbers[..counts(what).0]) {
+                        frame.windows[place * MOST_ROWS + row] = *number;
+                    }
+                }
+            }
+            if suits {
+                return true;
+            }
+            // SAFETY: by the conditions above.
+            unsafe { self.call(frame, rows, row, 1) };
+        }
+    }
+
+    /// A sum in each row.
+    #[inline(always)]
+    pub(crate) fn totals<'a>(&self, frame: &'a Frame, sum: usize, rows: Rows<'_>) -> &'a [f64] {
+        &frame.totals[self.sums[sum].total * MOST_ROWS..][..rows.count]
+    }
+
+    /// The moments of a row, or no more of them than its sum of squares.
+    #[inline(always)]
+    pub(crate) fn moments(&self, frame: &Frame, sum: usize, rows: Rows<'_>, row: usize) -> Moments {
+        let Sum { what, total, .. } = self.sums[sum];
+        let at = |number: usize| frame.totals[number * MOST_ROWS + row];
+        let (sum_of_row, squares) =
+            if what == Accumulation::Moments { (at(total), at(total + 1)) } else { (0.0, at(total)) };
+        self.window(frame, sum, row).moments(rows.len as f64, sum_of_row, squares)
+    }
+
+    /// The window of a sum in a row.
+    #[inline(always)]
+    fn window(&self, frame: &Frame, sum: usize, row: usize) -> Window {
+        let Sum { what, window, .. } = self.sums[sum];
+        let at = |number: usize| frame.windows[number * MOST_ROWS + row];
+        match what {
+            Accumulation::Sum => Window::new([1.0, 0.0]),
+            Accumulation::SumOfSquares => Window::new([at(window), 0.0]),
+            Accumulation::Moments => Window::new([at(window), at(window + 1)]),
+        }
+    }
+
+    /// Calls the code for some of the rows.
+    ///
+    /// # Safety
+    /// As of [`Self::run`].
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    unsafe fn call(&self, frame: &mut Frame, rows: Rows<'_>, first: usize, count: usize) {
+        let Frame { streams, windows, totals, arguments, memory } = frame;
+        let last = rows.step * (rows.count - 1);
+        let has_numbers = self.scalars.is_empty() || (self.scalars.len() - 1) * MOST_ROWS + last < rows.numbers.len();
+        assert!(first + count <= rows.count && rows.count <= MOST_ROWS && has_numbers, "each row has its columns");
+        let bytes = size_of::<f32>();
+        let numbers = rows.numbers.as_ptr().wrapping_add(first * rows.step).expose_provenance();
+        let windows = windows.as_ptr().wrapping_add(first).expose_provenance();
+        let totals = totals.as_mut_ptr().wrapping_add(first).expose_provenance();
+        arguments.clear();
+        // In the order of `Argument`.
+        arguments.extend([numbers, rows.step * bytes, windows, totals, rows.len * bytes, count]);
+        for &(start, stride) in &*streams {
+            arguments.extend([start.wrapping_add(first * stride).expose_provenance(), stride * bytes]);
+        }
+        let start = if rows.past_caches { self.past_caches.expect("code that does so") } else { self.plain };
+        // SAFETY: by the conditions above; the other arguments have the sizes that the code was made for.
+        unsafe { self.memory.call(start, arguments, memory) };
+    }
+}
+
+/// What native code reads of the scalars of some rows, as f32 and in columns.
+#[derive(Debug, Default)]
+pub(crate) struct RowNumbers {
+    columns: Vec<f32>,
+    /// The rows of which a number needs more than an f32.
+    exceeding: Vec<usize>,
+}
+
+impl RowNumbers {
+    #[inline(always)]
+    pub(crate) fn fill(&mut self, native: &Native, scalars: &Columns) {
+        self.exceeding.clear();
+        self.columns.resize(self.columns.len().max(native.scalars.len() * MOST_ROWS), 0.0);
+        for (&(scalar, form), into) in native.scalars.iter().zip(self.columns.as_chunks_mut::<MOST_ROWS>().0) {
+            form.of_each(scalars.of(scalar), into, &mut self.exceeding);
+        }
+    }
+
+    /// The columns from a row on.
+    #[inline(always)]
+    pub(crate) fn from(&self, row: usize) -> &[f32] {
+        &self.columns[row.min(self.columns.len())..]
+    }
+
+    /// Whether a number of any row needs more than an f32.
+    #[inline(always)]
+    pub(crate) fn exceed(&self) -> bool {
+        !self.exceeding.is_empty()
+    }
+
+    #[inline(always)]
+    pub(crate) fn exceeds(&self, row: usize) -> bool {
+        !self.exceeding.is_empty() && self.exceeding.contains(&row)
+    }
+}
+
+/// How many numbers of its window code reads for an accumulation, and how many sums it adds up.
+fn counts(what: Accumulation) -> (usize, usize) {
+    match what {
+        Accumulation::Sum => (0, 1),
+        Accumulation::SumOfSquares => (1, 1),
+        Accumulation::Moments => (2, 2),
+    }
+}
+
+/// The code of a pass that has no memory yet.
+struct Generated {
+    operations: Operations,
+    sums: Vec<Accumulation>,
+    plain: usize,
+    past_caches: Option<usize>,
+    size: usize,
+    frame: usize,
 }

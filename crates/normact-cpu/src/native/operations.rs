@@ -10,8 +10,8 @@ use std::f32::consts::{FRAC_1_SQRT_2, LN_2, LOG2_E};
 use normact_ir::Prim;
 
 use crate::math;
-use crate::program::{Accumulate, Array, Operand, PassProgram, Place, ScalarStep};
-use crate::slots::Kind;
+use crate::program::{Accumulate, Array, Home, PassProgram, ScalarStep, Summand};
+use crate::slots::Accumulation;
 use crate::vector::{Source, Step, fits};
 
 /// The number of an operation that has a result.
@@ -121,6 +121,8 @@ pub(super) enum Number {
     /// The bits of a constant.
     Constant(u32),
     Scalar(usize, Form),
+    /// The number of that position in the windows of the sums that have one.
+    Window(usize),
 }
 
 /// How a scalar, which is an f64, becomes an f32.
@@ -140,6 +142,7 @@ pub(super) enum Form {
 
 impl Form {
     /// The number, unless it is a factor that would not keep its meaning.
+    #[inline(always)]
     pub(super) fn of(self, scalar: f64) -> Option<f32> {
         let (high, low) = crate::vector::high_low(scalar);
         match self {
@@ -149,6 +152,28 @@ impl Form {
             Form::NegatedLow => Some(-low),
             Form::Factor => fits(scalar).then_some(high),
             Form::Reciprocal => fits(1.0 / scalar).then_some((1.0 / scalar) as f32),
+        }
+    }
+
+    /// The number of each scalar, and the positions of those that would not keep their meaning.
+    #[inline(always)]
+    pub(super) fn of_each(self, scalars: &[f64], into: &mut [f32], exceeding: &mut Vec<usize>) {
+        let into = &mut into[..scalars.len()];
+        let rounded = |into: &mut [f32], of: fn(f64) -> f64| {
+            into.iter_mut().zip(scalars).for_each(|(into, &scalar)| *into = of(scalar) as f32);
+        };
+        match self {
+            Form::High => rounded(into, |scalar| scalar),
+            Form::NegatedHigh => rounded(into, |scalar| -scalar),
+            Form::Factor => rounded(into, |scalar| scalar),
+            Form::Reciprocal => rounded(into, |scalar| 1.0 / scalar),
+            Form::Low | Form::NegatedLow => {
+                let numbers = scalars.iter().map(|&scalar| self.of(scalar).expect("no factor"));
+                into.iter_mut().zip(numbers).for_each(|(into, number)| *into = number);
+            }
+        }
+        if matches!(self, Form::Factor | Form::Reciprocal) && !scalars.iter().all(|&scalar| self.of(scalar).is_some()) {
+            exceeding.extend((0..scalars.len()).filter(|&position| self.of(scalars[position]).is_none()));
         }
     }
 }
@@ -161,22 +186,25 @@ pub(super) struct Operations {
     pub(super) numbers: Vec<Number>,
     pub(super) streams: Vec<Stream>,
     pub(super) sums: usize,
+    /// The numbers of windows.
+    pub(super) windows: usize,
     known: HashMap<Operation, Value>,
 }
 
 impl Operations {
-    /// `None` if a constant of the pass needs more than an f32, or if there would be more than `most`.
+    /// `None` if a constant of the pass needs more than an f32, or if there would be more than `most`
+    /// operations.
     pub(super) fn of(pass: &PassProgram, most: usize) -> Option<Self> {
         let mut lowering =
             Lowering { pass, to: Operations::default(), registers: vec![None; pass.registers], held: HashMap::new() };
-        for &(step, place) in &pass.steps {
+        for &(step, home) in &pass.steps {
             let value = lowering.step(step)?;
             if lowering.to.operations.len() > most {
                 return None;
             }
-            match place {
-                Place::Register(register) => lowering.registers[register] = Some(value),
-                Place::Held(held) => {
+            match home {
+                Home::Register(register) => lowering.registers[register] = Some(value),
+                Home::Held(held) => {
                     lowering.held.insert(held, value);
                     lowering.store(Stream::Held(held), value);
                 }
@@ -186,34 +214,9 @@ impl Operations {
             let value = lowering.value(source)?;
             lowering.store(Stream::Output, value);
         }
-        for accumulate in &pass.accumulate {
-            lowering.accumulate(accumulate)?;
-        }
+        pass.sums.iter().try_for_each(|accumulate| lowering.accumulate(accumulate))?;
+        pass.by_lane.iter().for_each(|accumulate| lowering.store_summand(accumulate));
         Some(lowering.to)
-    }
-
-    /// The second visit of a chunk, for its moments: the squared deviations from their means, which are
-    /// the scalars.
-    pub(super) fn deviations(pass: &PassProgram) -> Self {
-        let mut to = Self::default();
-        let moments =
-            pass.accumulate.iter().filter(|accumulate| !accumulate.by_lane && accumulate.kind == Kind::Moments);
-        for (number, accumulate) in moments.enumerate() {
-            let value = match accumulate.operand {
-                Operand::Value(Source::Input) => to.load(Stream::Input),
-                Operand::Value(Source::Upstream) => to.load(Stream::Upstream),
-                Operand::Value(Source::Held(held)) => to.load(Stream::Held(held)),
-                Operand::Value(Source::Register(register)) => to.load(Stream::Register(register)),
-                Operand::Value(Source::Scalar(_)) | Operand::Product(..) => {
-                    unreachable!("moments are those of a vector")
-                }
-            };
-            let mean = to.number(Number::Scalar(number, Form::High));
-            let difference = to.subtract(value, mean);
-            to.sinks.push(Sink::SumProduct(to.sums, difference, difference));
-            to.sums += 1;
-        }
-        to
     }
 
     fn push(&mut self, operation: Operation) -> Value {
@@ -282,7 +285,7 @@ impl Operations {
         match self.operations[value] {
             Operation::Number(number) => match self.numbers[number] {
                 Number::Constant(bits) => !f32::from_bits(bits).is_nan(),
-                Number::Scalar(..) => false,
+                Number::Scalar(..) | Number::Window(_) => false,
             },
             _ => false,
         }
@@ -593,7 +596,6 @@ impl Lowering<'_> {
                 let (a, b, c) = (self.value(a)?, self.factor(b)?, self.value(c)?);
                 self.to.multiply_add(a, b, c)
             }
-            Step::Load(_) => unreachable!("loads are done where the slots are"),
         })
     }
 
@@ -610,31 +612,57 @@ impl Lowering<'_> {
         self.to.select(Comparison::Unordered, [a, a, a, larger])
     }
 
-    /// A sum, unless there is one for each lane. Moments need it for the mean.
-    fn accumulate(&mut self, accumulate: &Accumulate) -> Option<()> {
-        let is_total = !accumulate.by_lane && accumulate.kind != Kind::Moments;
-        if let Operand::Value(Source::Register(register)) = accumulate.operand
-            && let Some(value) = self.registers[register].filter(|_| !is_total)
+    /// What is summed up by lane is added up from memory.
+    fn store_summand(&mut self, accumulate: &Accumulate) {
+        if let Summand::Value(Source::Register(register)) = accumulate.summand
+            && let Some(value) = self.registers[register]
         {
-            // It is read from memory again.
             self.store(Stream::Register(register), value);
         }
-        if accumulate.by_lane {
-            return Some(());
-        }
-        let sum = self.to.sums;
-        let sink = match accumulate.operand {
-            Operand::Product(a, b) => Sink::SumProduct(sum, self.value(a)?, self.value(b)?),
-            Operand::Value(source) => {
-                let value = self.value(source)?;
-                match accumulate.kind {
-                    Kind::Sum | Kind::Moments => Sink::Sum(sum, value),
-                    Kind::SumOfSquares => Sink::SumProduct(sum, value, value),
-                }
+    }
+
+    fn accumulate(&mut self, accumulate: &Accumulate) -> Option<()> {
+        match (accumulate.summand, accumulate.what) {
+            (Summand::Product(a, b), _) => {
+                let (a, b) = (self.value(a)?, self.value(b)?);
+                self.sum_of_products(a, b);
             }
-        };
-        self.to.sinks.push(sink);
-        self.to.sums += 1;
+            (Summand::Value(source), Accumulation::Sum) => {
+                let value = self.value(source)?;
+                self.sum(value);
+            }
+            (Summand::Value(source), Accumulation::SumOfSquares) => {
+                let value = self.value(source)?;
+                let [scale] = self.window();
+                let scaled = self.to.multiply(value, scale);
+                self.sum_of_products(scaled, scaled);
+            }
+            (Summand::Value(source), Accumulation::Moments) => {
+                let value = self.value(source)?;
+                let [scale, offset] = self.window();
+                let difference = self.to.multiply_add(value, scale, offset);
+                self.sum(difference);
+                self.sum_of_products(difference, difference);
+            }
+        }
         Some(())
+    }
+
+    /// The next numbers of windows.
+    fn window<const COUNT: usize>(&mut self) -> [Value; COUNT] {
+        std::array::from_fn(|_| {
+            self.to.windows += 1;
+            self.to.number(Number::Window(self.to.windows - 1))
+        })
+    }
+
+    fn sum(&mut self, value: Value) {
+        self.to.sinks.push(Sink::Sum(self.to.sums, value));
+        self.to.sums += 1;
+    }
+
+    fn sum_of_products(&mut self, a: Value, b: Value) {
+        self.to.sinks.push(Sink::SumProduct(self.to.sums, a, b));
+        self.to.sums += 1;
     }
 }

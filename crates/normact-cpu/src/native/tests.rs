@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use normact_ir::Prim;
 
-use super::{Frame, Instructions, Native, Part, Stream};
-use crate::program::{Accumulate, Operand, PassProgram, Place, ScalarStep, Target};
-use crate::slots::Kind;
-use crate::vector::{Chunk, Register, Source, Step, WIDTH, dot, sum, sum_of_squares};
+use super::{Frame, Instructions, Native, RowNumbers, Rows, Stream};
+use crate::program::{Accumulate, Home, PassProgram, ScalarStep, Summand, Target};
+use crate::run::Columns;
+use crate::slots::{Accumulation, Moments};
+use crate::vector::{Chunk, Register, Source, Step, WIDTH, dot, moments, sum, sum_of_squares};
 
 fn available() -> impl Iterator<Item = Instructions> {
     [Instructions::Avx2, Instructions::Avx512].into_iter().filter(|instructions| instructions.is_available())
@@ -16,7 +17,7 @@ fn available() -> impl Iterator<Item = Instructions> {
 /// A pass that writes the result of one step. The scalar is a product, so that it is not known before.
 fn pass(step: Step) -> PassProgram {
     let mut pass = PassProgram {
-        steps: vec![(step, Place::Register(0))],
+        steps: vec![(step, Home::Register(0))],
         registers: 1,
         write: Some(Source::Register(0)),
         ..PassProgram::default()
@@ -29,34 +30,63 @@ fn native(pass: &PassProgram, instructions: Instructions) -> Native {
     Native::of([pass].into_iter(), instructions, false).remove(0).expect("one step has native code")
 }
 
+/// What is added to an accumulator.
+#[derive(Debug, Clone, Copy)]
+enum Addend {
+    Sum(f64),
+    Moments(Moments),
+}
+
 struct Run {
     out: Vec<f32>,
-    parts: Option<Vec<Part>>,
+    addends: Option<Vec<Addend>>,
 }
 
 /// `None` where the scalar exceeds an f32.
 fn run(native: &Native, x: &[f32], dy: &[f32], scalar: f64) -> Option<Run> {
     let mut frame = Frame::default();
-    native.begin(&mut frame);
-    if !native.prepare(&[1.0, scalar], &mut frame) {
+    let mut numbers = RowNumbers::default();
+    numbers.fill(native, &Columns::single(&[1.0, scalar]));
+    if numbers.exceeds(0) {
         return None;
     }
     let mut out = vec![f32::NAN; x.len()];
-    let address = |stream: Stream| match stream {
-        Stream::Input => x.as_ptr().cast_mut(),
-        Stream::Upstream => dy.as_ptr().cast_mut(),
-        Stream::Output => out.as_mut_ptr(),
+    native.begin(&mut frame, |stream| match stream {
+        Stream::Input => (x.as_ptr().cast_mut(), 0),
+        Stream::Upstream => (dy.as_ptr().cast_mut(), 0),
+        Stream::Output => (out.as_mut_ptr(), 0),
         Stream::Held(_) | Stream::Register(_) => unreachable!("neither is in these passes"),
-    };
+    });
+    (0..native.sums.len()).for_each(|sum| native.set_windows(&mut frame, sum, std::iter::once(0.0)));
+    let rows = Rows { count: 1, len: x.len(), numbers: numbers.from(0), step: 0, past_caches: false };
     // SAFETY: all have the same length.
     #[allow(unsafe_code)]
-    let parts = unsafe { native.run(&mut frame, x.len(), false, address) }.map(Iterator::collect);
-    Some(Run { out, parts })
+    let is_done = unsafe {
+        native.run(&mut frame, rows);
+        native.settle(&mut frame, rows, 0)
+    };
+    let sum = |sum: usize| match native.sums[sum].what {
+        Accumulation::Sum => Addend::Sum(native.totals(&frame, sum, rows)[0]),
+        Accumulation::SumOfSquares => Addend::Sum(native.moments(&frame, sum, rows, 0).squares),
+        Accumulation::Moments => Addend::Moments(native.moments(&frame, sum, rows, 0)),
+    };
+    Some(Run { out, addends: is_done.then(|| (0..native.sums.len()).map(sum).collect()) })
 }
 
 fn interpreted(step: Step, x: &[f32], dy: &[f32], scalar: f64) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
-    let chunk = Chunk { registers: &[], scalars: &[1.0, scalar], x, dy, held: &[], start: 0, len: x.len() };
+    let scalars = [1.0, scalar];
+    let chunk = Chunk {
+        registers: &[],
+        scalars: &scalars,
+        x,
+        dy,
+        held: &[],
+        start: 0,
+        len: x.len(),
+        wide: &[],
+        exceeding: &[],
+    };
     chunk.step::<true>(step, &mut out);
     out
 }
@@ -169,32 +199,77 @@ fn a_factor_that_exceeds_an_f32_is_left_to_the_interpreter() {
 
 #[test]
 fn sums_of_all_lengths_are_those_of_the_interpreter() {
-    let accumulate = [
-        (Operand::Value(Source::Input), Kind::Sum),
-        (Operand::Value(Source::Upstream), Kind::SumOfSquares),
-        (Operand::Product(Source::Input, Source::Upstream), Kind::Sum),
-        (Operand::Value(Source::Input), Kind::Moments),
+    let sums = [
+        (Summand::Value(Source::Input), Accumulation::Sum),
+        (Summand::Value(Source::Upstream), Accumulation::SumOfSquares),
+        (Summand::Product(Source::Input, Source::Upstream), Accumulation::Sum),
+        (Summand::Value(Source::Input), Accumulation::Moments),
     ]
-    .map(|(operand, kind)| Accumulate { target: Target::Block(0), operand, kind, by_lane: false });
-    let pass = PassProgram { accumulate: accumulate.to_vec(), ..PassProgram::default() };
+    .map(|(summand, what)| Accumulate { target: Target::Block(0), summand, what });
+    let pass = PassProgram { sums: sums.to_vec(), ..PassProgram::default() };
     for instructions in available() {
         let native = native(&pass, instructions);
         for len in 1..=WIDTH {
             // Numbers behind the chunk must not count.
             let numbers = |factor: f32| -> Vec<f32> { (0..len).map(|i| (i as f32 * factor).sin() + 1.0).collect() };
             let (x, dy) = (numbers(0.7), numbers(1.3));
-            let parts = run(&native, &x, &dy, 1.0).and_then(|run| run.parts).expect("the sums are finite");
-            let (mean, deviations) = crate::vector::moments(&x);
+            let addends = run(&native, &x, &dy, 1.0).and_then(|run| run.addends).expect("the sums are finite");
             let expected = [sum(&x), sum_of_squares(&dy), dot(&x, &dy)];
             let near = |found: f64, expected: f64| (found - expected).abs() <= 1e-6 * expected.abs() + 1e-6;
-            for (part, expected) in parts.iter().zip(expected) {
-                assert!(matches!(part, Part::Sum(sum) if near(*sum, expected)), "{len}: {part:?}, expected {expected}");
+            for (addend, expected) in addends.iter().zip(expected) {
+                assert!(
+                    matches!(addend, Addend::Sum(sum) if near(*sum, expected)),
+                    "{len}: {addend:?}, expected {expected}"
+                );
             }
-            let Part::Moments(found, squares) = parts[3] else { panic!("moments come last") };
-            assert!(near(found, mean) && near(squares, deviations), "{len}: {found}, expected {mean}");
+            let (Addend::Moments(found), expected) = (addends[3], moments(&x)) else { panic!("moments come last") };
+            assert!(
+                near(found.mean(), expected.mean()) && near(found.deviations(), expected.deviations()),
+                "{len}: {found:?}, expected {expected:?}"
+            );
         }
-        let (huge, small) = ([3e38, 3e38, 1.0], [1.0; 3]);
-        assert!(run(&native, &huge, &small, 1.0).expect("no scalar is read").parts.is_none(), "an overflow");
+        let (huge, small) = ([3e38; 100], [1.0; 100]);
+        assert!(run(&native, &huge, &small, 1.0).expect("no scalar is read").addends.is_none(), "an overflow");
+    }
+}
+
+/// Whatever the size of the numbers, and of their mean beside their deviations from it.
+#[test]
+fn moments_are_exact_for_numbers_of_all_sizes() {
+    let sums = [Accumulation::SumOfSquares, Accumulation::Moments].map(|what| Accumulate {
+        target: Target::Block(0),
+        summand: Summand::Value(Source::Input),
+        what,
+    });
+    let pass = PassProgram { sums: sums.to_vec(), ..PassProgram::default() };
+    for instructions in available() {
+        let native = native(&pass, instructions);
+        for scale in [1e-44f32, 1e-38, 1e-30, 1e-20, 1e-10, 1.0, 1e10, 1e20, 1e30, 1e34] {
+            for mean in [0.0f32, 1.0, -30.0, 1e3, -3e4] {
+                for spread in [0.0f32, 1.0] {
+                    let x: Vec<f32> = (0..1000).map(|i| ((i as f32 * 0.7).sin() * spread + mean) * scale).collect();
+                    let wide = || x.iter().map(|&x| f64::from(x));
+                    let squares: f64 = wide().map(|x| x * x).sum();
+                    let mean = wide().sum::<f64>() / 1000.0;
+                    let deviations: f64 = wide().map(|x| (x - mean) * (x - mean)).sum();
+                    let addends = run(&native, &x, &x, 1.0).and_then(|run| run.addends).expect("no plain sum");
+                    let [Addend::Sum(sum), Addend::Moments(moments)] = addends[..] else { panic!("these two") };
+                    let case = format!("{instructions:?} {scale:e} {mean:e} {spread}");
+                    assert!((sum - squares).abs() <= 1e-6 * squares, "{case}: {sum:e}, expected {squares:e}");
+                    let distance = (moments.mean() - mean).abs();
+                    assert!(distance <= 1e-6 * (deviations / 1000.0).sqrt(), "{case}: {distance:e} away");
+                    let found = moments.deviations();
+                    assert!((found - deviations).abs() <= 3e-6 * deviations, "{case}: {found:e}, {deviations:e}");
+                }
+            }
+        }
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = vec![1.0f32; 1000];
+            x[700] = odd;
+            let addends = run(&native, &x, &x, 1.0).and_then(|run| run.addends).expect("no plain sum");
+            let [Addend::Sum(sum), Addend::Moments(moments)] = addends[..] else { panic!("these two") };
+            assert!(!sum.is_finite() && !moments.mean().is_finite() && moments.deviations().is_nan(), "{odd}");
+        }
     }
 }
 
@@ -207,15 +282,15 @@ fn values_without_a_register_are_spilled() {
     pass.scalars.steps = (0..VALUES).map(constant).collect();
     for number in 0..VALUES {
         let step = Step::MultiplyAdd(Source::Input, Source::Scalar(number), Source::Scalar(number));
-        pass.steps.push((step, Place::Register(number)));
+        pass.steps.push((step, Home::Register(number)));
     }
     // The differences of the first and the last, of the second and the one before it, and so on.
     let total = Source::Register(VALUES);
-    pass.steps.push((Step::Subtract(Source::Register(0), Source::Register(VALUES - 1)), Place::Register(VALUES)));
+    pass.steps.push((Step::Subtract(Source::Register(0), Source::Register(VALUES - 1)), Home::Register(VALUES)));
     for number in 1..VALUES / 2 {
         let (a, b) = (Source::Register(number), Source::Register(VALUES - 1 - number));
-        pass.steps.push((Step::Binary(Prim::Mul, a, b), Place::Register(number)));
-        pass.steps.push((Step::Binary(Prim::Add, total, Source::Register(number)), Place::Register(VALUES)));
+        pass.steps.push((Step::Binary(Prim::Mul, a, b), Home::Register(number)));
+        pass.steps.push((Step::Binary(Prim::Add, total, Source::Register(number)), Home::Register(VALUES)));
     }
     pass.write = Some(total);
     let x: Vec<f32> = (0..77).map(|i| i as f32 * 0.01).collect();
@@ -224,10 +299,20 @@ fn values_without_a_register_are_spilled() {
         let found = run(&native, &x, &x, 1.0).expect("all factors fit").out;
         let mut registers = vec![Box::new(Register::default()); VALUES + 1];
         let scalars: Vec<f64> = (0..VALUES).map(|number| 1.0 + number as f64).collect();
-        for &(step, place) in &pass.steps {
+        for &(step, home) in &pass.steps {
             let mut into = Box::new(Register::default());
-            let Place::Register(register) = place else { unreachable!("nothing is held") };
-            let chunk = Chunk { registers: &registers, scalars: &scalars, x: &x, dy: &x, held: &[], start: 0, len: 77 };
+            let Home::Register(register) = home else { unreachable!("nothing is held") };
+            let chunk = Chunk {
+                registers: &registers,
+                scalars: &scalars,
+                x: &x,
+                dy: &x,
+                held: &[],
+                start: 0,
+                len: 77,
+                wide: &[],
+                exceeding: &[],
+            };
             chunk.step::<true>(step, &mut into.0[..77]);
             registers[register] = into;
         }
