@@ -8,8 +8,7 @@
 //! stopped and started again.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use normact_egraph::Canonicalizer;
@@ -17,95 +16,13 @@ use normact_ir::Layer;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::fitness::{Fitness, Protocol, Reason, Verdict};
-use crate::genotype::{Genotype, Space, structure};
-use crate::selection::{Winner, happens, tournament};
+use crate::fitness::{Fitness, Reason, Verdict};
+use crate::genotype::{Genotype, structure};
+use crate::heart::Heart;
+use crate::options::{Evolution, Options, Strategy};
+use crate::process::{host, is_alive, token, worker_id};
+use crate::selection::{happens, tournament};
 use crate::store::{Origin, Progress, Proposal, Proposed, Run, Store, StoreError, Task};
-
-/// How a run finds its candidates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Strategy {
-    /// Tournament selection with mutation; layers are tested before they are trained.
-    Evolution,
-    /// Random layers, tested before they are trained.
-    RandomTested,
-    /// Random layers, trained without the tests in the networks.
-    Random,
-    /// Given layers.
-    Fixed,
-}
-
-impl Strategy {
-    /// Every strategy.
-    pub const ALL: [Strategy; 4] = [Strategy::Evolution, Strategy::RandomTested, Strategy::Random, Strategy::Fixed];
-
-    /// The name in configurations and in the store.
-    pub fn name(self) -> &'static str {
-        match self {
-            Strategy::Evolution => "evolution",
-            Strategy::RandomTested => "random-tested",
-            Strategy::Random => "random",
-            Strategy::Fixed => "fixed",
-        }
-    }
-
-    /// The strategy of that name.
-    pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|strategy| strategy.name() == name)
-    }
-
-    fn protocol(self) -> Protocol {
-        match self {
-            Strategy::Evolution | Strategy::RandomTested => Protocol::Tested,
-            Strategy::Random | Strategy::Fixed => Protocol::Untested,
-        }
-    }
-}
-
-/// How evolution goes. The defaults are those of the paper as far as they are known.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Evolution {
-    /// Layers that can have children: so many of the most recent ones.
-    pub population: usize,
-    /// The share of them that takes part in a tournament.
-    pub tournament: f64,
-    /// How the winner is found.
-    pub winner: Winner,
-    /// Mutations of a child.
-    pub mutations: usize,
-    /// The chance that a candidate is drawn at random instead.
-    pub fresh: f64,
-    /// Random candidates before the first child.
-    pub initial: usize,
-}
-
-impl Default for Evolution {
-    fn default() -> Self {
-        Self { population: 2500, tournament: 0.05, winner: Winner::Pareto, mutations: 2, fresh: 0.5, initial: 0 }
-    }
-}
-
-/// What a worker needs to know.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Where layers are drawn from.
-    pub space: Space,
-    /// Whether results that are the same at every position are judged like others; otherwise they are
-    /// rejected for their structure, where layers are tested.
-    pub mere_statistics: bool,
-    /// How evolution goes.
-    pub evolution: Evolution,
-    /// The layers of [`Strategy::Fixed`], by name.
-    pub fixed: Vec<(String, Layer)>,
-    /// The seed of every training.
-    pub evaluation_seed: u64,
-    /// Seconds after which another worker takes over what this one has left.
-    pub lease_seconds: f64,
-    /// Whether this worker has the search to itself. It then proposes nothing before it knows the verdicts of
-    /// what is leased when it starts: an earlier worker died over that, perhaps on another machine, and the
-    /// history is the same only if that verdict comes next.
-    pub is_alone: bool,
-}
 
 /// How a worker's work ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -306,88 +223,4 @@ impl Worker<'_> {
         (0..mutations).for_each(|_| space.mutate(&mut child, rng));
         Ok((Origin::Child { parent: history.numbers[parent], mutations: mutations as u64 }, child))
     }
-}
-
-/// Prolongs the lease of what is being judged, from a thread and a connection of its own.
-struct Heart {
-    state: Arc<(Mutex<Pulse>, Condvar)>,
-}
-
-#[derive(Default)]
-struct Pulse {
-    token: Option<String>,
-    is_over: bool,
-}
-
-impl Heart {
-    fn start(url: &str, lease_seconds: f64) -> Self {
-        let state: Arc<(Mutex<Pulse>, Condvar)> = Arc::default();
-        let (shared, url) = (Arc::clone(&state), url.to_owned());
-        std::thread::spawn(move || {
-            let mut store: Option<Store> = None;
-            let interval = Duration::from_secs_f64((lease_seconds / 3.0).max(0.01));
-            let (pulse, changed) = &*shared;
-            let mut pulse = pulse.lock().unwrap_or_else(PoisonError::into_inner);
-            while !pulse.is_over {
-                (pulse, _) = changed.wait_timeout(pulse, interval).unwrap_or_else(PoisonError::into_inner);
-                let Some(token) = pulse.token.clone() else { continue };
-                drop(pulse);
-                // A beat that fails is tried again with a new connection; if all fail the lease runs out.
-                let connection = store.take().map_or_else(|| Store::open(&url), Ok);
-                store = connection.and_then(|mut store| store.prolong(&token, lease_seconds).map(|_| store)).ok();
-                pulse = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
-            }
-        });
-        Self { state }
-    }
-
-    fn hold(&self, token: &str) {
-        self.set(|pulse| pulse.token = Some(token.to_owned()));
-    }
-
-    fn let_go(&self) {
-        self.set(|pulse| pulse.token = None);
-    }
-
-    fn set(&self, change: impl FnOnce(&mut Pulse)) {
-        change(&mut self.state.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-impl Drop for Heart {
-    fn drop(&mut self) {
-        self.set(|pulse| pulse.is_over = true);
-        self.state.1.notify_all();
-    }
-}
-
-/// A name that no other worker has.
-fn worker_id() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{}:{}:{}:{count}", host(), std::process::id(), since.as_nanos())
-}
-
-/// A name that no other lease has.
-fn token(worker: &str) -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("{worker}/{}", COUNT.fetch_add(1, Ordering::Relaxed))
-}
-
-fn host() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-    // Containers may share a name; what they do not share is the namespace of their processes.
-    let namespace = std::fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default();
-    let name = read("/proc/sys/kernel/hostname").or_else(|| std::env::var("COMPUTERNAME").ok());
-    format!("{}{namespace}", name.unwrap_or_else(|| "unknown".to_owned()))
-}
-
-/// Whether a process of this machine still runs; where that cannot be told, its lease has to run out.
-fn is_alive(process: u32) -> bool {
-    !cfg!(target_os = "linux")
-        || std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| {
-            // A process that was killed and not yet waited for is no more.
-            !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('Z'))
-        })
 }
