@@ -1,59 +1,128 @@
-//! A worker's heart: it prolongs the lease of what is being judged.
+//! A worker's heart: it tells the database now and then that the worker is alive, and prolongs the lease of what
+//! the worker is judging, from a thread and a connection of its own.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Scope;
 use std::time::Duration;
 
-use crate::store::Store;
+use crate::notice::Notice;
+use crate::store::{Store, StoreError};
 
-/// Prolongs the lease of what is being judged, from a thread and a connection of its own.
 pub(crate) struct Heart {
-    state: Arc<(Mutex<Pulse>, Condvar)>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    pulse: Mutex<Pulse>,
+    changed: Condvar,
 }
 
 #[derive(Default)]
 struct Pulse {
-    token: Option<String>,
+    held: Option<Held>,
     is_over: bool,
 }
 
+/// A lease, and whether it was lost.
+#[derive(Clone)]
+struct Held {
+    token: String,
+    is_lost: Arc<AtomicBool>,
+}
+
 impl Heart {
-    pub(crate) fn start(url: &str, lease_seconds: f64) -> Self {
-        let state: Arc<(Mutex<Pulse>, Condvar)> = Arc::default();
-        let (shared, url) = (Arc::clone(&state), url.to_owned());
-        std::thread::spawn(move || {
-            let mut store: Option<Store> = None;
-            let interval = Duration::from_secs_f64((lease_seconds / 3.0).max(0.01));
-            let (pulse, changed) = &*shared;
-            let mut pulse = pulse.lock().unwrap_or_else(PoisonError::into_inner);
-            while !pulse.is_over {
-                (pulse, _) = changed.wait_timeout(pulse, interval).unwrap_or_else(PoisonError::into_inner);
-                let Some(token) = pulse.token.clone() else { continue };
-                drop(pulse);
-                // A beat that fails is tried again with a new connection; if all fail the lease runs out.
-                let connection = store.take().map_or_else(|| Store::open(&url), Ok);
-                store = connection.and_then(|mut store| store.prolong(&token, lease_seconds).map(|_| store)).ok();
-                pulse = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
-            }
-        });
-        Self { state }
+    /// Begins to beat three times in each lease. `store` is a connection of the heart's own, made before anything
+    /// is leased: where a server takes no more connections, that is to be known at once.
+    pub(crate) fn start<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        mut store: Store,
+        worker: String,
+        lease_seconds: f64,
+        notify: &'scope (dyn Fn(Notice) + Sync),
+    ) -> Self {
+        // A beat that fails is made again by the next one.
+        store.be_impatient();
+        let shared: Arc<Shared> = Arc::default();
+        let heart = Self { shared: Arc::clone(&shared) };
+        scope.spawn(move || beat(&shared, &mut store, &worker, lease_seconds, notify));
+        heart
     }
 
-    pub(crate) fn hold(&self, token: &str) {
-        self.set(|pulse| pulse.token = Some(token.to_owned()));
+    /// Prolongs a lease from now on. The flag is set where that comes too late, and another worker has it.
+    pub(crate) fn hold(&self, token: &str) -> Arc<AtomicBool> {
+        let held = Held { token: token.to_owned(), is_lost: Arc::default() };
+        let is_lost = Arc::clone(&held.is_lost);
+        self.shared.pulse().held = Some(held);
+        is_lost
     }
 
+    /// Prolongs nothing any more.
     pub(crate) fn let_go(&self) {
-        self.set(|pulse| pulse.token = None);
-    }
-
-    fn set(&self, change: impl FnOnce(&mut Pulse)) {
-        change(&mut self.state.0.lock().unwrap_or_else(PoisonError::into_inner));
+        self.shared.pulse().held = None;
     }
 }
 
 impl Drop for Heart {
     fn drop(&mut self) {
-        self.set(|pulse| pulse.is_over = true);
-        self.state.1.notify_all();
+        self.shared.pulse().is_over = true;
+        self.shared.changed.notify_all();
     }
+}
+
+impl Shared {
+    fn pulse(&self) -> MutexGuard<'_, Pulse> {
+        self.pulse.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holds(&self, token: &str) -> bool {
+        self.pulse().held.as_ref().is_some_and(|held| held.token == token)
+    }
+
+    /// Waits for as long, and tells what is held then; `None` when all is over.
+    fn wait(&self, interval: Duration) -> Option<Option<Held>> {
+        let is_on = |pulse: &mut Pulse| !pulse.is_over;
+        let waited = self.changed.wait_timeout_while(self.pulse(), interval, is_on);
+        let (pulse, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        (!pulse.is_over).then(|| pulse.held.clone())
+    }
+}
+
+fn beat(shared: &Shared, store: &mut Store, worker: &str, lease_seconds: f64, notify: &(dyn Fn(Notice) + Sync)) {
+    /// The pause after a beat that failed.
+    const RETRY: Duration = Duration::from_secs(1);
+    // Bounded, since a lease may be as long as anybody likes.
+    let interval = Duration::from_secs_f64((lease_seconds / 3.0).max(0.01).min(60.0));
+    let mut fails = false;
+    while let Some(held) = shared.wait(if fails { interval.min(RETRY) } else { interval }) {
+        match once(store, worker, held.as_ref(), lease_seconds) {
+            Ok(is_held) => {
+                if std::mem::take(&mut fails) {
+                    notify(Notice::BeatAgain);
+                }
+                // A lease that was let go meanwhile may have come to its proper end.
+                if let Some(held) = held.filter(|held| !is_held && shared.holds(&held.token))
+                    && !held.is_lost.swap(true, Ordering::Relaxed)
+                {
+                    notify(Notice::LeaseLost);
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut fails, true) {
+                    notify(Notice::NoBeat { problem: error.to_string() });
+                }
+            }
+        }
+    }
+}
+
+/// Tells whether the lease is still held.
+fn once(store: &mut Store, worker: &str, held: Option<&Held>, lease_seconds: f64) -> Result<bool, StoreError> {
+    let is_held = match held {
+        Some(held) => store.prolong(&held.token, lease_seconds)?,
+        None => true,
+    };
+    store.is_seen(worker)?;
+    Ok(is_held)
 }

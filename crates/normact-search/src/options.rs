@@ -75,7 +75,7 @@ pub struct Options {
     /// Where layers are drawn from.
     pub space: Space,
     /// Whether results that are the same at every position are judged like others; otherwise they are
-    /// rejected for their structure, where layers are tested.
+    /// rejected for their structure, in every run but that of the given layers.
     pub mere_statistics: bool,
     /// How evolution goes.
     pub evolution: Evolution,
@@ -89,4 +89,19 @@ pub struct Options {
     /// what is leased when it starts: an earlier worker died over that, perhaps on another machine, and the
     /// history is the same only if that verdict comes next.
     pub is_alone: bool,
+    /// After so many workers have died over a layer it is taken to be the reason and is rejected; 0 for never.
+    /// Processes that are killed from outside count too, since nobody can tell, so it is to be more than that ever
+    /// happens to one layer.
+    pub max_deaths: u64,
+    /// After so many errors in judging a layer it is rejected, with the last error; 0 for never. Each error stops
+    /// the worker, as it may have nothing to do with the layer; without a limit a layer that cannot be judged
+    /// would stop the search each time it is started.
+    pub max_failures: u64,
+}
+
+impl Options {
+    /// [`Options::max_deaths`] where nothing else is said.
+    pub const MAX_DEATHS: u64 = 50;
+    /// [`Options::max_failures`] where nothing else is said.
+    pub const MAX_FAILURES: u64 = 3;
 }

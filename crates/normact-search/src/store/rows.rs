@@ -1,5 +1,7 @@
 //! What the store holds, and how it is read from the rows of its tables.
 
+use normact_egraph::Key;
+
 use super::StoreError;
 use super::database::{Row, Value};
 use crate::fitness::{Protocol, Reason, Verdict};
@@ -16,6 +18,14 @@ pub struct Run {
     /// How many different layers it may have judged. Those that are rejected for their structure cost nothing
     /// and are not counted.
     pub budget: u64,
+    /// How many candidates it may propose, whatever is left of the budget: a space with few layers has nothing
+    /// new to offer in the end.
+    pub proposals: u64,
+}
+
+impl Run {
+    /// How many candidates a run proposes for each layer of its budget, where nothing else is said.
+    pub const PROPOSALS_PER_LAYER: u64 = 100;
 }
 
 /// Where a candidate comes from.
@@ -71,6 +81,10 @@ pub struct Evaluation {
     pub is_done: bool,
     /// How many workers have taken it.
     pub attempts: u64,
+    /// How many of them could not judge it, for an error.
+    pub failures: u64,
+    /// The last of these errors.
+    pub error: Option<String>,
 }
 
 /// A verdict as the columns `scores`, `reason` and `detail`.
@@ -84,6 +98,14 @@ pub(super) fn columns(verdict: &Verdict) -> (Option<String>, Option<&'static str
     }
 }
 
+/// The state of a candidate that has its verdict.
+pub(super) fn state(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Scored(_) => "scored",
+        Verdict::Rejected { .. } => "rejected",
+    }
+}
+
 /// The verdict in three columns from `first` on, if there is one.
 pub(super) fn verdict(row: &Row, first: usize) -> Result<Option<Verdict>, StoreError> {
     if let Some(scores) = row.optional_text(first)? {
@@ -94,6 +116,10 @@ pub(super) fn verdict(row: &Row, first: usize) -> Result<Option<Verdict>, StoreE
     let Some(name) = row.optional_text(first + 1)? else { return Ok(None) };
     let reason = Reason::by_name(name).ok_or_else(|| StoreError::damaged(format!("the reason `{name}`")))?;
     Ok(Some(Verdict::Rejected { reason, detail: row.optional_text(first + 2)?.unwrap_or_default().to_owned() }))
+}
+
+pub(super) fn key(text: &str) -> Result<Key, StoreError> {
+    text.parse().map_err(|_| StoreError::damaged(format!("the key `{text}`")))
 }
 
 pub(super) fn protocol(name: &str) -> Result<Protocol, StoreError> {
