@@ -92,8 +92,10 @@ impl Shared {
 fn beat(shared: &Shared, store: &mut Store, worker: &str, lease_seconds: f64, notify: &(dyn Fn(Notice) + Sync)) {
     /// The pause after a beat that failed.
     const RETRY: Duration = Duration::from_secs(1);
-    // Bounded, since a lease may be as long as anybody likes.
-    let interval = Duration::from_secs_f64((lease_seconds / 3.0).max(0.01).min(60.0));
+    /// The longest pause of a heart that is healthy, however long leases are.
+    const LONGEST: Duration = Duration::from_secs(60);
+    let third = Duration::try_from_secs_f64(lease_seconds / 3.0).unwrap_or(LONGEST);
+    let interval = third.clamp(Duration::from_millis(10), LONGEST);
     let mut fails = false;
     while let Some(held) = shared.wait(if fails { interval.min(RETRY) } else { interval }) {
         match once(store, worker, held.as_ref(), lease_seconds) {

@@ -16,6 +16,8 @@
 mod connection;
 mod database;
 mod error;
+#[cfg(test)]
+mod faults;
 mod leases;
 mod measurements;
 mod migration;

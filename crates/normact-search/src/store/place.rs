@@ -10,7 +10,7 @@ use super::sqlite::SqliteDatabase;
 
 pub(super) enum Place {
     File(PathBuf),
-    Server(Server),
+    Server(Box<Server>),
 }
 
 impl Place {
@@ -20,7 +20,7 @@ impl Place {
             return Ok(Place::File(PathBuf::from(url.strip_prefix("sqlite:").unwrap_or(url))));
         };
         match scheme {
-            "postgres" | "postgresql" => Ok(Place::Server(Server::parse(url)?)),
+            "postgres" | "postgresql" => Ok(Place::Server(Box::new(Server::parse(url)?))),
             "sqlite" => Ok(Place::File(PathBuf::from(rest))),
             // Taken for a path it would become a folder of that name.
             _ => Err(StoreError::UnknownKind { place: hidden(url) }),

@@ -281,3 +281,49 @@ impl Database for PostgresDatabase {
         Ok(self.query("SELECT to_regclass($1)::text", &[name.into()])?.iter().any(|row| row.0 != [Value::Null]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_error_means_is_told_by_its_code() {
+        for code in ["57P01", "57P02", "57P03", "57P05", "25P03", "40P01", "40001", "08006", "08003"] {
+            assert!(ends_connection(code), "{code}");
+        }
+        // A violated constraint, a statement that is no SQL, a table that is not there.
+        for code in ["23505", "42601", "42P01", "28P01", "3D000"] {
+            assert!(!ends_connection(code) && !is_disk_full(code), "{code}");
+        }
+        assert!(is_disk_full("53100"));
+    }
+
+    #[test]
+    fn servers_that_vanish_are_not_waited_for_without_end() {
+        let Server { config } = Server::parse("postgres://me@db.example/found").unwrap();
+        assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(10)));
+        assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_secs(60)));
+        assert_eq!(config.get_keepalives_idle(), Duration::from_secs(30));
+        let url = "postgres://me@db.example/found?connect_timeout=3&tcp_user_timeout=4&keepalives_idle=5";
+        let Server { config } = Server::parse(url).unwrap();
+        assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(3)), "what the URL says counts");
+        assert_eq!(config.get_tcp_user_timeout(), Some(&Duration::from_secs(4)));
+        assert_eq!(config.get_keepalives_idle(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn a_session_that_idles_in_a_transaction_is_lost() {
+        let Ok(server) = std::env::var("NORMACT_POSTGRES") else {
+            return eprintln!("not tested on PostgreSQL: NORMACT_POSTGRES names no server");
+        };
+        let server = Server::parse(&format!("{server}/postgres")).unwrap();
+        let mut database = PostgresDatabase::open(&server).unwrap();
+        let limit = database.query("SELECT current_setting('idle_in_transaction_session_timeout')", &[]).unwrap();
+        assert_eq!(limit[0].text(0).unwrap(), "1min", "no lock is kept for longer");
+        database.batch("SET idle_in_transaction_session_timeout = '20ms'").unwrap();
+        database.begin().unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        let error = database.query("SELECT 1::bigint", &[]).unwrap_err();
+        assert!(matches!(error, StoreError::Lost(_)), "{error:?}");
+    }
+}
