@@ -8,12 +8,20 @@
 
 mod fitness;
 mod genotype;
+mod heart;
+mod history;
+mod notice;
+mod options;
+mod process;
+mod proposer;
 mod selection;
 mod store;
 mod worker;
 
 pub use fitness::{Fitness, Protocol, Reason, Verdict};
 pub use genotype::{Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, structure};
+pub use notice::Notice;
+pub use options::{Evolution, Options, Strategy};
 pub use selection::{Winner, front, tournament};
-pub use store::{Candidate, Evaluation, Measurement, Origin, Run, Store, StoreError};
-pub use worker::{End, Evolution, Options, SearchError, Strategy, work};
+pub use store::{Candidate, Evaluation, Measurement, Origin, Run, Store, StoreError, place_of};
+pub use worker::{End, SearchError, work};

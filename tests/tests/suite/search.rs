@@ -257,6 +257,6 @@ fn another_search_in_one_database_is_refused() {
     std::fs::write(&file, text.replace("budget = 12", "budget = 13")).unwrap();
     let (code, _, messages) = run(&["search", &file]);
     assert_eq!(code, 2);
-    assert!(messages.contains("the database holds a search with another configuration"), "{messages}");
+    assert!(messages.contains("search.db holds a search with another configuration"), "{messages}");
     assert!(messages.contains("help: give each search a database of its own"), "{messages}");
 }

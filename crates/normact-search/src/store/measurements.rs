@@ -35,7 +35,7 @@ impl Store {
                 seconds: row.real(4)?,
             })
         };
-        self.query(sql, &[protocol.into()])?.iter().map(measurement).collect()
+        self.connection.query(sql, &[protocol.into()])?.iter().map(measurement).collect()
     }
 
     /// Keeps a measurement; where another process was faster, its own stays.
@@ -54,6 +54,6 @@ impl Store {
             (*score).into(),
             (*seconds).into(),
         ];
-        self.execute(sql, &values).map(drop)
+        self.connection.execute(sql, &values).map(drop)
     }
 }

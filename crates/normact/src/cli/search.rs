@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::{Subcommand, ValueEnum};
 use normact_emit::{Options, Target, emit};
-use normact_search::{Candidate, End, Store, Verdict};
+use normact_search::{Candidate, End, Store, Verdict, place_of};
 use serde::Serialize;
 
 use super::{Outcome, note, print, print_json, stop_on_interrupt};
@@ -153,8 +153,7 @@ fn search(args: &Args, file: &std::path::Path) -> Result<Outcome, Failure> {
         config.anchors.len(),
         config.search.data,
         opened.name,
-        // Without what may be a password.
-        config.database().rsplit_once('@').map_or(config.database(), |(_, place)| place.to_owned())
+        place_of(&config.database())
     ));
     let device_name = args.device.to_possible_value().map_or("cpu".to_owned(), |value| value.get_name().to_owned());
     if search::run(&config, file, &opened, &device_name, stop)? == End::Stopped {
@@ -173,7 +172,7 @@ fn stopped() -> Outcome {
 
 /// What the database holds of a search.
 fn candidates(config: &Config) -> Result<Vec<Candidate>, Failure> {
-    let mut store = Store::open(&config.database()).map_err(|error| search::failure(&error))?;
+    let mut store = Store::open_existing(&config.database()).map_err(|error| search::failure(&error))?;
     store.config().map_err(|error| search::failure(&error))?;
     store.candidates().map_err(|error| search::failure(&error))
 }

@@ -54,18 +54,21 @@ pub struct Rejected {
 
 /// Judges a layer: structure, then quality in each anchor, then stability in each, then the rest of the
 /// training in each, and stops at the first test it fails. The training that the quality test began goes
-/// on, so that a layer that passes is trained once.
+/// on, so that a layer that passes is trained once. Between tests and trainings it looks whether the answer
+/// is still wanted.
 ///
 /// # Errors
-/// A test is not possible or goes on for longer than the training, a network cannot be built, or the
-/// device fails. A bad layer is no error.
+/// A test is not possible or goes on for longer than the training, a network cannot be built, the
+/// device fails, or the answer is no longer wanted. A bad layer is no error.
 pub fn evaluate(
     layer: &Layer,
     anchors: &[Anchor],
     task: &Task<'_>,
     rejection: &Rejection,
     seed: u64,
+    is_wanted: &dyn Fn() -> bool,
 ) -> Result<Evaluation, Failure> {
+    let go_on = || if is_wanted() { Ok(()) } else { Err(Failure::new("nobody waits for this layer any more")) };
     rejection.check()?;
     let steps = task.config().steps;
     if let Some(quality) = rejection.quality.filter(|quality| quality.steps > steps) {
@@ -88,6 +91,7 @@ pub fn evaluate(
         anchors.iter().map(|anchor| Training::new(anchor, layer, task, seed)).collect::<Result<Vec<_>, _>>()?;
     if let Some(options) = &rejection.quality {
         for training in &mut trainings {
+            go_on()?;
             let test = test_quality(training, options)?;
             if !test.passed {
                 return rejected(test);
@@ -96,6 +100,7 @@ pub fn evaluate(
     }
     if let Some(options) = &rejection.stability {
         for anchor in anchors {
+            go_on()?;
             let test = test_stability(anchor, layer, task, options, seed)?;
             if !test.passed {
                 return rejected(test);
@@ -103,6 +108,7 @@ pub fn evaluate(
         }
     }
     let finish = |mut training: Training<'_>| {
+        go_on()?;
         training.advance(steps)?;
         training.score()
     };

@@ -10,6 +10,7 @@ mod progress;
 mod report;
 mod rerank;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +21,7 @@ pub use judge::Judge;
 pub use rerank::{Reranked, best, layer_of, rerank, reranked};
 
 use normact_ir::Layer;
-use normact_search::{Candidate, End, Options, Reason, SearchError, Store, StoreError, Strategy, Verdict, work};
+use normact_search::{Candidate, End, Notice, Options, Reason, Store, StoreError, Strategy, Verdict, work};
 
 use crate::device::OpenDevice;
 use crate::{Failure, load};
@@ -85,12 +86,18 @@ pub fn run_worker(config: &Config, device: &OpenDevice, is_alone: bool, stop: &A
         evaluation_seed: config.search.training_seed,
         lease_seconds: config.search.lease_seconds,
         is_alone,
+        max_deaths: config.search.max_deaths,
+        max_failures: config.search.max_failures,
     };
     let dataset = judge::dataset(config)?;
     let mut judge = Judge::new(config, &dataset, device)?;
-    work(&config.database(), &options, &mut judge, stop).map_err(|error| match error {
-        SearchError::Store(error) => failure(&error),
-        SearchError::Fitness(problem) => Failure::new(problem),
+    let notify = |notice: Notice| drop(writeln!(std::io::stderr(), "{notice}"));
+    work(&config.database(), &options, &mut judge, stop, &notify).map_err(|error| {
+        let failure = Failure::new(error.to_string());
+        match error.help() {
+            Some(help) => failure.help(help),
+            None => failure,
+        }
     })
 }
 
