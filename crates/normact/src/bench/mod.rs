@@ -173,14 +173,14 @@ fn layer_figures(layer: &Layer, module: &NormAct, dims: [usize; 4], device: &Ope
         for timed in &mut timed {
             // The first steps allocate, plan and compile, or bring data back into the caches.
             for _ in 0..WARM_UP {
-                let step = step(&timed.subject, &x, &dy, &device.device);
+                let step = step(&timed.subject, &x, &dy, &device.device, true);
                 timed.first = timed.first.or(Some(step.both.as_secs_f64() * 1e3));
                 // The output is alive but not kept; the input is kept, though it was there before.
                 timed.saved = step.alive.map(|alive| alive.saturating_sub(output_bytes) + input_bytes);
                 timed.peak = step.peak;
             }
             for _ in 0..turn {
-                let step = step(&timed.subject, &x, &dy, &device.device);
+                let step = step(&timed.subject, &x, &dy, &device.device, false);
                 timed.forward.push(step.forward.as_secs_f64() * 1e3);
                 timed.both.push(step.both.as_secs_f64() * 1e3);
             }
@@ -240,12 +240,12 @@ struct StepTimes {
     peak: Option<usize>,
 }
 
-fn step(subject: &Subject, x: &Tensor<4>, dy: &Tensor<4>, device: &Device) -> StepTimes {
+fn step(subject: &Subject, x: &Tensor<4>, dy: &Tensor<4>, device: &Device, of_peak: bool) -> StepTimes {
     // A leaf of its own for each step, so that its gradient is not added to an older one.
     let x = x.clone().detach().require_grad();
     let wait = || device.sync().expect("the device works");
     wait();
-    let memory = Memory::start(device);
+    let memory = Memory::start(device, of_peak);
     let start = Instant::now();
     let y = subject.forward(x.clone());
     wait();
