@@ -59,7 +59,7 @@ fn main() {
         }
     }
     if is_own {
-        let stopped = Command::new(script()).arg("stop").status();
+        let stopped = Command::new(script()).args(["stop", "durable"]).status();
         assert!(stopped.is_ok_and(|status| status.success()), "the server is stopped");
     }
 }

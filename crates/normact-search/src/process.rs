@@ -7,7 +7,7 @@ pub(crate) fn worker_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{} {} {}:{count}", host(), std::process::id(), since.as_nanos())
+    format!("{} {} {} {count}", name(), std::process::id(), since.as_nanos())
 }
 
 /// A name that no other lease has.
@@ -20,12 +20,19 @@ pub(crate) fn token(worker: &str) -> String {
 /// may share a name, and so may containers; what they do not share is the identity of the start and the namespace
 /// of their processes.
 pub(crate) fn host() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-    let name = read("/proc/sys/kernel/hostname").or_else(|| std::env::var("COMPUTERNAME").ok());
     let start = read("/proc/sys/kernel/random/boot_id");
     let namespace = std::fs::read_link("/proc/self/ns/pid").ok().map(|link| link.display().to_string());
-    let parts = [Some(name.unwrap_or_else(|| "unknown".to_owned())), start, namespace];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    [Some(name()), start, namespace].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// The name of this machine, for people.
+fn name() -> String {
+    let name = read("/proc/sys/kernel/hostname").or_else(|| std::env::var("COMPUTERNAME").ok());
+    name.unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn read(path: &str) -> Option<String> {
+    std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
 }
 
 /// Whether a process of this machine still runs; where that cannot be told, its lease has to run out.

@@ -1,7 +1,7 @@
-//! A worker: it proposes a layer, judges it, stores the verdict, and begins again until every budget is
-//! spent.
+//! A worker: it proposes layers, judges the one that needs it, stores the verdict, and begins again until every
+//! budget is spent.
 //!
-//! The search has no generations and no master. Whoever is free proposes the next candidate of the run that
+//! The search has no generations and no master. Whoever is free proposes the next candidates of the run that
 //! has spent the least of its budget, from the verdicts that are known at that moment; a layer that is being
 //! judged elsewhere keeps nobody waiting. What candidate `n` of a run draws depends on the run's seed, on `n`,
 //! and on the verdicts before it alone. So one worker writes the same history each time, wherever it was

@@ -260,3 +260,16 @@ fn another_search_in_one_database_is_refused() {
     assert!(messages.contains("search.db holds a search with another configuration"), "{messages}");
     assert!(messages.contains("help: give each search a database of its own"), "{messages}");
 }
+
+#[test]
+fn to_look_at_a_search_that_was_never_begun_makes_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = small(folder.path(), 1);
+    for command in ["report", "top", "rerank"] {
+        let (code, output, messages) = run(&["search", command, &file]);
+        assert_eq!((code, output.as_str()), (2, ""), "{messages}");
+        assert!(messages.contains("there is no database at") && messages.contains("out/search.db"), "{messages}");
+        assert!(messages.contains("help: begin one with `normact search CONFIG`"), "{messages}");
+        assert!(!folder.path().join("out").exists(), "{command}");
+    }
+}

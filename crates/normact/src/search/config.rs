@@ -476,6 +476,7 @@ impl Reader<'_> {
             ),
             (search.budget == 0, "search.budget", "the budget is 0"),
             (search.budget > i64::MAX as u64 / 100, "search.budget", "the budget is too large"),
+            (search.proposals == 0, "search.proposals", "nothing could be proposed"),
             (search.workers == 0 || search.workers > 1024, "search.workers", "workers are 1 to 1024"),
             (
                 !(search.lease_seconds >= 1.0 && search.lease_seconds < 1e6),
