@@ -13,7 +13,7 @@ mod store;
 mod worker;
 
 pub use fitness::{Fitness, Protocol, Reason, Verdict};
-pub use genotype::{Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, structure};
+pub use genotype::{Drawing, Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, Uniform, structure};
 pub use selection::{Winner, front, tournament};
 pub use store::{Candidate, Evaluation, Measurement, Origin, Run, Store, StoreError};
 pub use worker::{End, Evolution, Options, SearchError, Strategy, work};
