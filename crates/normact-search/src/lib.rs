@@ -8,12 +8,14 @@
 
 mod fitness;
 mod genotype;
+mod ranking;
 mod selection;
 mod store;
 mod worker;
 
 pub use fitness::{Fitness, Protocol, Reason, Verdict};
 pub use genotype::{Drawing, Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, Uniform, structure};
+pub use ranking::{mean, ranked};
 pub use selection::{Winner, front, tournament};
 pub use store::{Candidate, Evaluation, Measurement, Origin, Run, Store, StoreError};
 pub use worker::{End, Evolution, Options, SearchError, Strategy, work};
