@@ -30,6 +30,30 @@ impl Failure {
     }
 }
 
+/// A value that an option cannot have. Where the option stands, in a file or on the command line, is known to
+/// whoever reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Impossible {
+    /// The option, `quality.steps` for one in a table.
+    pub key: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub help: String,
+}
+
+impl Impossible {
+    pub(crate) fn new(key: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { key, message: message.into(), help: help.into() }
+    }
+}
+
+impl From<Impossible> for Failure {
+    fn from(Impossible { message, help, .. }: Impossible) -> Self {
+        Failure::new(message).help(help)
+    }
+}
+
 impl fmt::Display for Failure {
     /// The message as it is shown to a user, `error:` included.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

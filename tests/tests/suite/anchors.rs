@@ -40,7 +40,7 @@ fn parameter_counts_are_the_published_ones() {
 fn networks_of_full_depth_give_a_score_for_each_class() {
     for architecture in Architecture::ALL {
         for stem in [Stem::Cifar, Stem::ImageNet] {
-            let anchor = Anchor { stem, ..Anchor::search(architecture) };
+            let anchor = Anchor { stem, resolution: 33, ..Anchor::search(architecture) };
             let device = Device::flex();
             let network = Network::new(&anchor, &layer("evonorm_s0", &[]), CIFAR, 1, &device).unwrap();
             let scores: Vec<f32> = network.forward(images(2, 33, &device)).try_into_vec_as().unwrap();
