@@ -94,7 +94,7 @@ fn a_layer_that_ignores_its_input_is_rejected_before_a_network_is_built() {
     let impossible = Anchor { width: f64::NAN, ..tiny(Architecture::ResNet50) };
     let found = rejected(&blind, impossible, &Rejection::default());
     assert_eq!((found.reason, found.anchor), (Reason::Structure, None));
-    assert_eq!(found.detail, "the output does not depend on x");
+    assert_eq!(found.detail, "the output does not depend on the input");
 }
 
 #[test]
@@ -164,7 +164,10 @@ fn a_probe_says_why_a_layer_is_rejected() {
     let (code, report, _) = run(&["probe", &write("blind.nact", BLIND), "--device", "cpu"]);
     assert_eq!(code, 1, "{report}");
     let lines: Vec<&str> = report.lines().collect();
-    assert!(lines[0].starts_with("structure ") && lines[0].ends_with("the output does not depend on x"), "{report}");
+    assert!(
+        lines[0].starts_with("structure ") && lines[0].ends_with("the output does not depend on the input"),
+        "{report}"
+    );
     assert!(lines.len() == 2 && lines[1].starts_with("blind is rejected ("), "{report}");
 
     let unbounded = write("unbounded.nact", UNBOUNDED);
@@ -199,7 +202,8 @@ fn impossible_options_of_a_probe_are_refused() {
     check(&["--accuracy", "20"], "an accuracy of 20 is not possible");
     check(&["--limit", "inf"], "a limit of inf is not possible");
     check(&["--step-size", "0"], "a step size of 0 is not possible");
-    check(&["--batch", "0"], "a batch of 0 cannot be taken from 1154 images");
+    check(&["--batch", "0"], "a batch of 0 images trains nothing");
+    check(&["--batch", "1155"], "a batch of 1155 cannot be taken from 1154 images");
     check(&["--lr", "nan"], "a learning rate of NaN does not train");
     check(&["--anchor", "vgg"], "resnet-50");
     check(&["--data", "no/such/folder"], "no/such/folder is not a folder");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use normact_ir::Layer;
-use normact_search::{Fitness, Protocol, Reason, Verdict};
+use normact_search::{Fitness, Protocol, Verdict};
 
 use super::Config;
 use crate::Failure;
@@ -45,8 +45,7 @@ impl<'a> Judge<'a> {
 
 impl Fitness for Judge<'_> {
     fn structure(&self, layer: &Layer) -> Option<String> {
-        let test = fitness::test_structure(layer, &self.rejection);
-        (!test.passed).then_some(test.detail)
+        fitness::degenerate(layer, &self.rejection)
     }
 
     /// Scores are accuracies on the images set aside. Without tests, structure is looked at all the same: it
@@ -60,13 +59,8 @@ impl Fitness for Judge<'_> {
         Ok(match evaluation.map_err(|failure| failure.to_string())? {
             Evaluation::Scores(scores) => Verdict::Scored(scores.iter().map(|score| score.accuracy).collect()),
             Evaluation::Rejected(rejected) => {
-                let reason = match rejected.reason {
-                    fitness::Reason::Structure => Reason::Structure,
-                    fitness::Reason::Quality => Reason::Quality,
-                    fitness::Reason::Stability => Reason::Stability,
-                };
                 let place = rejected.anchor.map(|anchor| format!("{}: ", anchor.architecture.name()));
-                Verdict::Rejected { reason, detail: place.unwrap_or_default() + &rejected.detail }
+                Verdict::Rejected { reason: rejected.reason, detail: place.unwrap_or_default() + &rejected.detail }
             }
         })
     }
