@@ -11,6 +11,7 @@ use std::str::FromStr;
 use normact_ir::random::Space as Operations;
 use normact_ir::{Builder, Dag, Extent, Layer, Op, Operands, Param, Prim, Scalar, infer};
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
 
 /// The nodes every genotype starts with.
 pub const INITIAL_NODES: usize = 4;
@@ -44,7 +45,8 @@ impl Default for Drawing {
 }
 
 /// What a uniform choice of an operation is uniform over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Uniform {
     /// Operations: a moment counts once for each of its index sets.
     Operations,

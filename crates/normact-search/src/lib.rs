@@ -8,6 +8,7 @@
 
 mod fitness;
 mod genotype;
+mod measuring;
 mod ranking;
 mod selection;
 mod store;
@@ -15,7 +16,8 @@ mod worker;
 
 pub use fitness::{Fitness, Protocol, Reason, Verdict};
 pub use genotype::{Drawing, Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, Uniform, structure};
+pub use measuring::measure;
 pub use ranking::{mean, ranked};
 pub use selection::{Winner, front, tournament};
-pub use store::{Candidate, Evaluation, Measurement, Origin, Run, Store, StoreError};
+pub use store::{Candidate, Evaluation, Measurement, Origin, Run, Store, StoreError, Training};
 pub use worker::{End, Evolution, Options, SearchError, Strategy, work};

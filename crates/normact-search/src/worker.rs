@@ -16,6 +16,7 @@ use normact_egraph::Canonicalizer;
 use normact_ir::Layer;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use crate::fitness::{Fitness, Protocol, Reason, Verdict};
 use crate::genotype::{Genotype, Space, structure};
@@ -63,7 +64,7 @@ impl Strategy {
 }
 
 /// How evolution goes. The defaults are those of the paper as far as they are known.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evolution {
     /// Layers that can have children: so many of the most recent ones.
     pub population: usize,
@@ -128,7 +129,7 @@ pub enum SearchError {
 }
 
 /// How long a worker with nothing to do waits before it looks again.
-const IDLE: Duration = Duration::from_millis(100);
+pub(crate) const IDLE: Duration = Duration::from_millis(100);
 
 /// Works on the search in the database at `url` until it is complete, or until `stop` is set.
 ///
@@ -138,7 +139,7 @@ pub fn work(url: &str, options: &Options, fitness: &mut dyn Fitness, stop: &Atom
     let mut store = Store::open(url)?;
     let id = worker_id();
     store.register(&id, &host(), std::process::id(), is_alive)?;
-    let heart = Heart::start(url, options.lease_seconds);
+    let heart = Heart::start(url, options.lease_seconds, Store::prolong);
     let runs = store.runs()?;
     let histories = runs.iter().map(|run| (run.id, History::default())).collect();
     let mut left_over = if options.is_alone { store.leased()? } else { vec![] };
@@ -308,8 +309,11 @@ impl Worker<'_> {
     }
 }
 
+/// Prolongs the lease of a token.
+type Prolong = fn(&mut Store, &str, f64) -> Result<bool, StoreError>;
+
 /// Prolongs the lease of what is being judged, from a thread and a connection of its own.
-struct Heart {
+pub(crate) struct Heart {
     state: Arc<(Mutex<Pulse>, Condvar)>,
 }
 
@@ -320,7 +324,7 @@ struct Pulse {
 }
 
 impl Heart {
-    fn start(url: &str, lease_seconds: f64) -> Self {
+    pub(crate) fn start(url: &str, lease_seconds: f64, prolong: Prolong) -> Self {
         let state: Arc<(Mutex<Pulse>, Condvar)> = Arc::default();
         let (shared, url) = (Arc::clone(&state), url.to_owned());
         std::thread::spawn(move || {
@@ -334,18 +338,18 @@ impl Heart {
                 drop(pulse);
                 // A beat that fails is tried again with a new connection; if all fail the lease runs out.
                 let connection = store.take().map_or_else(|| Store::open(&url), Ok);
-                store = connection.and_then(|mut store| store.prolong(&token, lease_seconds).map(|_| store)).ok();
+                store = connection.and_then(|mut store| prolong(&mut store, &token, lease_seconds).map(|_| store)).ok();
                 pulse = shared.0.lock().unwrap_or_else(PoisonError::into_inner);
             }
         });
         Self { state }
     }
 
-    fn hold(&self, token: &str) {
+    pub(crate) fn hold(&self, token: &str) {
         self.set(|pulse| pulse.token = Some(token.to_owned()));
     }
 
-    fn let_go(&self) {
+    pub(crate) fn let_go(&self) {
         self.set(|pulse| pulse.token = None);
     }
 
@@ -362,7 +366,7 @@ impl Drop for Heart {
 }
 
 /// A name that no other worker has.
-fn worker_id() -> String {
+pub(crate) fn worker_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -370,12 +374,12 @@ fn worker_id() -> String {
 }
 
 /// A name that no other lease has.
-fn token(worker: &str) -> String {
+pub(crate) fn token(worker: &str) -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     format!("{worker}/{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn host() -> String {
+pub(crate) fn host() -> String {
     let read = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
     // Containers may share a name; what they do not share is the namespace of their processes.
     let namespace = std::fs::read_link("/proc/self/ns/pid").map(|link| link.display().to_string()).unwrap_or_default();
@@ -384,7 +388,7 @@ fn host() -> String {
 }
 
 /// Whether a process of this machine still runs; where that cannot be told, its lease has to run out.
-fn is_alive(process: u32) -> bool {
+pub(crate) fn is_alive(process: u32) -> bool {
     !cfg!(target_os = "linux")
         || std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|stat| {
             // A process that was killed and not yet waited for is no more.

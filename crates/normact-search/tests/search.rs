@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use normact_ir::{Layer, json};
 use normact_search::{
-    Candidate, End, Evolution, Fitness, Measurement, Options, Origin, Protocol, Reason, Run, SearchError, Space, Store,
-    StoreError, Strategy, Verdict, Winner, work,
+    Candidate, End, Evolution, Fitness, Options, Origin, Protocol, Reason, Run, SearchError, Space, Store, StoreError,
+    Strategy, Verdict, Winner, work,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -415,7 +415,7 @@ fn databases_that_cannot_be_used_are_refused() {
     raw.execute("UPDATE schema_version SET version = 99", []).unwrap();
     drop(raw);
     let newer = Store::open(&url).unwrap_err();
-    assert_eq!(newer.to_string(), "the database has schema 99, and this program knows schemas up to 2");
+    assert_eq!(newer.to_string(), "the database has schema 99, and this program knows schemas up to 3");
     assert!(newer.help().is_some());
 
     let text = folder.path().join("notes.txt");
@@ -437,24 +437,20 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
     begin(&url, 3);
     finish(&url, &mut Judge::quick()).unwrap();
     let before = history(&url);
-    // What came with the second version is taken away.
+    // What came with the later versions is taken away; the second one had measurements without leases.
     let raw = rusqlite::Connection::open(&url).unwrap();
-    raw.execute_batch("DROP TABLE measurements; UPDATE schema_version SET version = 1").unwrap();
-    drop(raw);
-    let measurement = Measurement {
-        graph: before[0].graph.clone(),
-        seed: u64::MAX,
-        network: "one".to_owned(),
-        score: 0.1 + 0.2,
-        seconds: 1.5,
-    };
-    let mut store = Store::open(&url).unwrap();
-    store.keep_measurement("long", &measurement).unwrap();
-    // A second process that measured the same comes too late.
-    store.keep_measurement("long", &Measurement { score: 0.0, ..measurement.clone() }).unwrap();
-    assert_eq!(store.measurements("long").unwrap(), [measurement]);
-    assert_eq!(store.measurements("short").unwrap(), []);
-    assert_eq!(history(&url), before);
+    let second = "DROP TABLE measurements; CREATE TABLE measurements (protocol TEXT, graph TEXT, seed BIGINT, \
+                  network TEXT, score DOUBLE PRECISION, seconds DOUBLE PRECISION, measured_at DOUBLE PRECISION); \
+                  INSERT INTO measurements VALUES ('long', 'one', -1, 'net', 0.1, 1.5, 2.5)";
+    raw.execute_batch(second).unwrap();
+    for version in [2, 1] {
+        raw.execute("UPDATE schema_version SET version = ?", [version]).unwrap();
+        let kept: Vec<f64> =
+            Store::open(&url).unwrap().measurements("long").unwrap().iter().map(|one| one.score).collect();
+        assert_eq!(kept, if version == 2 { vec![0.1] } else { vec![] });
+        assert_eq!(history(&url), before);
+        raw.execute("DROP TABLE measurements", []).unwrap();
+    }
 }
 
 #[test]

@@ -20,10 +20,12 @@ use std::time::{Duration, Instant};
 
 use crate::fitness::{Protocol, Reason, Verdict};
 use database::{Database, Row, Value};
-pub use measurements::Measurement;
+pub(crate) use measurements::TrainingState;
+pub use measurements::{Measurement, Training};
 
 /// The scripts that bring a database from one version to the next.
-const MIGRATIONS: &[&str] = &[include_str!("schema.sql"), include_str!("measurements.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("schema.sql"), include_str!("measurements.sql"), include_str!("measurement_leases.sql")];
 
 /// After so many workers have died over an evaluation, the layer is taken to be the reason.
 const MAX_ATTEMPTS: i64 = 5;
@@ -339,6 +341,15 @@ impl Store {
     /// The database holds no search.
     pub fn config(&mut self) -> Result<String, StoreError> {
         let rows = self.query("SELECT config FROM search", &[])?;
+        rows.first().ok_or(StoreError::NoSearch)?.text(0).map(str::to_owned)
+    }
+
+    /// What tells the search from others, as it was begun.
+    ///
+    /// # Errors
+    /// The database holds no search.
+    pub fn fingerprint(&mut self) -> Result<String, StoreError> {
+        let rows = self.query("SELECT fingerprint FROM search", &[])?;
         rows.first().ok_or(StoreError::NoSearch)?.text(0).map(str::to_owned)
     }
 

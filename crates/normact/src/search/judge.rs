@@ -6,6 +6,7 @@ use normact_ir::Layer;
 use normact_search::{Fitness, Protocol, Verdict};
 
 use super::Config;
+use super::config::DIGITS;
 use crate::Failure;
 use crate::anchors::Anchor;
 use crate::data::{Dataset, cifar10, digits};
@@ -13,9 +14,9 @@ use crate::device::OpenDevice;
 use crate::fitness::{self, Evaluation, Rejection, Task, evaluate};
 
 /// The images of a search.
-pub(super) fn dataset(config: &Config) -> Result<Dataset, Failure> {
+pub(crate) fn dataset(config: &Config) -> Result<Dataset, Failure> {
     match config.search.data.as_str() {
-        "digits" => Ok(digits::load()),
+        DIGITS => Ok(digits::load()),
         folder => cifar10::load(Path::new(folder)),
     }
 }
@@ -24,6 +25,7 @@ pub(super) fn dataset(config: &Config) -> Result<Dataset, Failure> {
 #[derive(Debug)]
 pub struct Judge<'a> {
     task: Task<'a>,
+    names: Vec<String>,
     anchors: Vec<Anchor>,
     rejection: Rejection,
 }
@@ -35,11 +37,14 @@ impl<'a> Judge<'a> {
     /// The options of the training are not possible for these images.
     pub fn new(config: &Config, dataset: &'a Dataset, device: &'a OpenDevice) -> Result<Self, Failure> {
         let task = Task::new(dataset, config.task.clone(), device)?;
-        Ok(Self {
-            task,
-            anchors: config.anchors.iter().map(|(_, anchor)| *anchor).collect(),
-            rejection: config.rejection,
-        })
+        let (names, anchors) = config.anchors.iter().cloned().unzip();
+        Ok(Self { task, names, anchors, rejection: config.rejection })
+    }
+
+    /// What the configuration calls a network. Of two that are the same a layer fails in the first.
+    fn name(&self, anchor: &Anchor) -> Option<&str> {
+        let at = self.anchors.iter().position(|known| known == anchor)?;
+        Some(&self.names[at])
     }
 }
 
@@ -59,7 +64,7 @@ impl Fitness for Judge<'_> {
         Ok(match evaluation.map_err(|failure| failure.to_string())? {
             Evaluation::Scores(scores) => Verdict::Scored(scores.iter().map(|score| score.accuracy).collect()),
             Evaluation::Rejected(rejected) => {
-                let place = rejected.anchor.map(|anchor| format!("{}: ", anchor.architecture.name()));
+                let place = rejected.anchor.and_then(|anchor| self.name(&anchor).map(|name| format!("{name}: ")));
                 Verdict::Rejected { reason: rejected.reason, detail: place.unwrap_or_default() + &rejected.detail }
             }
         })
