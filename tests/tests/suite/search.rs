@@ -518,6 +518,20 @@ fn the_example_and_an_empty_file_are_searches() {
 }
 
 #[test]
+fn a_layer_that_cannot_be_judged_stops_the_search_with_one_message() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = small(folder.path(), 1);
+    let layer = folder.path().join("seven.nact");
+    std::fs::write(&layer, "layer seven(x) { x / std[group(7)](x) }").unwrap();
+    let baselines = format!("\"{}\"", layer.display());
+    let text = std::fs::read_to_string(&file).unwrap().replace("\"evonorm_s0\"", &baselines);
+    std::fs::write(&file, text).unwrap();
+    let (code, output, messages) = run(&["search", &file]);
+    assert_eq!((code, output.as_str()), (2, ""));
+    assert_eq!(messages.matches("error:").count(), 1, "{messages}");
+}
+
+#[test]
 fn another_search_in_one_database_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let file = small(folder.path(), 1);
