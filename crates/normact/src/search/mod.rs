@@ -78,7 +78,9 @@ pub fn begin(config: &Config, text: &str, device: &OpenDevice) -> Result<(), Fai
     match store.begin_search(&fingerprint.text(), text, &config.runs()) {
         Err(error) => {
             // What it is that differs says more than that something does.
-            store.fingerprint().map_or(Ok(()), |known| fingerprint.check(&known))?;
+            if let Ok(known) = store.fingerprint() {
+                fingerprint.check(&Fingerprint::read(&known)?)?;
+            }
             Err(failure(&error))
         }
         Ok(()) => Ok(()),
@@ -89,11 +91,10 @@ pub fn begin(config: &Config, text: &str, device: &OpenDevice) -> Result<(), Fai
 /// is needs neither the data nor the device.
 fn open(config: &Config, means: Option<(&Dataset, &OpenDevice)>) -> Result<Store, Failure> {
     let mut store = Store::open(&config.database()).map_err(|error| failure(&error))?;
-    let known = store.fingerprint().map_err(|error| failure(&error))?;
-    let fingerprint = match (means, Fingerprint::read(&known)) {
-        (Some((dataset, device)), _) => Fingerprint::new(config, dataset, device.name)?,
-        (None, Some(known)) => Fingerprint::with_the_means_of(config, &known)?,
-        (None, None) => Fingerprint::new(config, &judge::dataset(config)?, "")?,
+    let known = Fingerprint::read(&store.fingerprint().map_err(|error| failure(&error))?)?;
+    let fingerprint = match means {
+        Some((dataset, device)) => Fingerprint::new(config, dataset, device.name)?,
+        None => Fingerprint::with_the_means_of(config, &known)?,
     };
     fingerprint.check(&known)?;
     Ok(store)
@@ -194,10 +195,13 @@ pub fn run(
             continue;
         }
         watch.look()?;
-        return if watch.is_complete()? {
+        return if watch.is_complete() {
             Ok(End::Complete)
         } else if is_stopping {
             Ok(End::Stopped)
+        } else if !workers.have_failed() {
+            // Somebody else is at the search, whose best layers of a moment ago these workers have ranked again.
+            Ok(End::Complete)
         } else {
             Err(Failure::new("every worker has ended, and the search has not")
                 .help("start it again: it goes on where it stopped"))

@@ -36,6 +36,7 @@ pub(super) struct Workers {
     running: Vec<Child>,
     /// How far the search was when one died last, and how many have died since it has not moved.
     deaths: (u64, usize),
+    have_failed: bool,
 }
 
 impl Workers {
@@ -51,6 +52,7 @@ impl Workers {
             threads: (cores / config.search.workers).max(1),
             running: vec![],
             deaths: (0, 0),
+            have_failed: false,
         };
         for _ in 0..config.search.workers {
             let worker = workers.spawn()?;
@@ -77,26 +79,20 @@ impl Workers {
     /// Looks after the workers once: another one takes the place of one that died, unless `is_stopping`. `moved` is
     /// how far the search is, in any measure that grows. Tells how many are running.
     pub(super) fn tend(&mut self, moved: u64, is_stopping: bool, say: &mut dyn FnMut(&str)) -> Result<usize, Failure> {
-        let mut died = vec![];
-        let mut lost = None;
-        self.running.retain_mut(|worker| match worker.try_wait() {
-            Ok(None) => true,
-            Ok(Some(status)) => {
-                died.extend((!status.success() && status.code() != Some(HAS_SAID_WHY)).then_some(status));
-                false
-            }
-            Err(error) => {
-                lost = Some(error);
-                true
-            }
-        });
-        if let Some(error) = lost {
-            return Err(Failure::new(format!("a worker is lost: {error}")));
+        let mut ended = vec![];
+        for worker in &mut self.running {
+            let status = worker.try_wait().map_err(|error| Failure::new(format!("a worker is lost: {error}")))?;
+            ended.extend(status.map(|status| (worker.id(), status)));
         }
-        for status in died.into_iter().filter(|_| !is_stopping) {
+        self.running.retain(|worker| ended.iter().all(|(id, _)| *id != worker.id()));
+        self.have_failed |= ended.iter().any(|(_, status)| status.code() == Some(HAS_SAID_WHY));
+        let died = ended.into_iter().map(|(_, status)| status);
+        let died = died.filter(|status| !status.success() && status.code() != Some(HAS_SAID_WHY));
+        for status in died.filter(|_| !is_stopping) {
             let before = if self.deaths.0 == moved { self.deaths.1 } else { 0 };
             self.deaths = (moved, before + 1);
             if self.deaths.1 > MAX_DEATHS {
+                self.have_failed = true;
                 say(&format!("a worker has died ({status}), and {MAX_DEATHS} before it: no other is started"));
             } else {
                 say(&format!("a worker has died ({status}); another one takes its place"));
@@ -105,6 +101,11 @@ impl Workers {
             }
         }
         Ok(self.running.len())
+    }
+
+    /// Whether any worker has ended before its work, and no other took its place.
+    pub(super) fn have_failed(&self) -> bool {
+        self.have_failed
     }
 }
 

@@ -27,6 +27,7 @@ pub(super) struct Watch<'a> {
     ranking: Option<Ranking>,
     screen: Option<Screen>,
     written: Instant,
+    is_searched: bool,
 }
 
 /// What a run has come to, or several.
@@ -57,30 +58,40 @@ impl<'a> Watch<'a> {
         let mut store = super::open(config, None)?;
         let runs = store.runs().map_err(|error| failure(&error))?;
         let screen = std::io::stderr().is_terminal().then(Screen::default);
-        let (tallies, now) = (BTreeMap::new(), Instant::now());
-        Ok(Self { config, work, store, runs, tallies, searching: Pace::default(), ranking: None, screen, written: now })
+        Ok(Self {
+            config,
+            work,
+            store,
+            runs,
+            tallies: BTreeMap::new(),
+            searching: Pace::default(),
+            ranking: None,
+            screen,
+            written: Instant::now(),
+            is_searched: work == Work::RankingAgain,
+        })
     }
 
     /// Reads what is new and shows it. Tells how far the search is, in a measure that grows.
     pub(super) fn look(&mut self) -> Result<u64, Failure> {
         if self.work == Work::Everything {
+            // In this order: what is complete has no verdict that is still to be read.
+            self.is_searched = self.store.is_complete().map_err(|error| failure(&error))?;
             self.read_verdicts()?;
         }
-        let is_searched = self.work == Work::RankingAgain || self.is_searched()?;
-        if is_searched && self.config.rerank.top > 0 {
+        if self.is_searched && self.config.rerank.top > 0 {
             self.read_trainings()?;
         }
         let finished: u64 = self.tallies.values().map(|tally| tally.finished).sum();
         let trained = self.ranking.as_ref().map_or(0, |ranking| ranking.done);
-        self.show(is_searched);
+        self.show();
         Ok(finished + trained)
     }
 
     /// Whether everything is done.
-    pub(super) fn is_complete(&mut self) -> Result<bool, Failure> {
-        let is_searched = self.work == Work::RankingAgain || self.is_searched()?;
+    pub(super) fn is_complete(&self) -> bool {
         let is_ranked = self.ranking.as_ref().is_some_and(|ranking| ranking.done == ranking.wanted);
-        Ok(is_searched && (self.config.rerank.top == 0 || is_ranked))
+        self.is_searched && (self.config.rerank.top == 0 || is_ranked)
     }
 
     /// Says something beside the lines.
@@ -89,11 +100,6 @@ impl<'a> Watch<'a> {
             Some(screen) => screen.say(text),
             None => drop(writeln!(std::io::stderr(), "{text}")),
         }
-    }
-
-    /// Whether every run has spent its budget, and every verdict is there.
-    fn is_searched(&mut self) -> Result<bool, Failure> {
-        self.store.is_complete().map_err(|error| failure(&error))
     }
 
     fn read_verdicts(&mut self) -> Result<(), Failure> {
@@ -134,7 +140,7 @@ impl<'a> Watch<'a> {
         Ok(())
     }
 
-    fn show(&mut self, is_searched: bool) {
+    fn show(&mut self) {
         let mut lines = vec![];
         if self.work == Work::Everything {
             let names: Vec<&str> = self.config.anchors.iter().map(|(name, _)| name.as_str()).collect();
@@ -147,13 +153,12 @@ impl<'a> Watch<'a> {
                 lines.extend(strategy_lines(strategy, &tally));
             }
             let all = Tally::of(self.tallies.values());
-            lines.push(total_line(&all, self.searching.elapsed(), self.searching.here()));
+            lines.push(total_line(&all, self.searching.here()));
         }
-        if let Some(ranking) = self.ranking.as_ref().filter(|_| is_searched) {
-            let (elapsed, here) = (ranking.pace.elapsed(), ranking.pace.here());
-            lines.push(ranking_line(ranking.done, ranking.wanted, ranking.layers, elapsed, here.0));
+        if let Some(ranking) = &self.ranking {
+            lines.push(ranking_line(ranking.done, ranking.wanted, ranking.layers, ranking.pace.here()));
         }
-        let is_over = self.is_complete().unwrap_or(false);
+        let is_over = self.is_complete();
         match &mut self.screen {
             Some(screen) => screen.draw(&lines),
             None if is_over || self.written.elapsed() >= LINES_EVERY => {
@@ -187,26 +192,34 @@ impl Tally {
     }
 }
 
-/// How much was done since somebody looks.
+/// How much was done since somebody looks, and in which time.
 #[derive(Debug, Default)]
 struct Pace {
-    start: Option<(Instant, u64, u64)>,
-    now: (u64, u64),
+    first: Option<Reading>,
+    /// The one in which something changed last: what waits for its end is no slower for it.
+    last: Option<Reading>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    at: Instant,
+    judged: u64,
+    finished: u64,
 }
 
 impl Pace {
     fn note(&mut self, judged: u64, finished: u64) {
-        self.start.get_or_insert((Instant::now(), judged, finished));
-        self.now = (judged, finished);
+        let reading = Reading { at: Instant::now(), judged, finished };
+        self.first.get_or_insert(reading);
+        if self.last.is_none_or(|last| (last.judged, last.finished) != (judged, finished)) {
+            self.last = Some(reading);
+        }
     }
 
-    fn elapsed(&self) -> Duration {
-        self.start.map_or(Duration::ZERO, |(start, ..)| start.elapsed())
-    }
-
-    /// What was done since then.
-    fn here(&self) -> (u64, u64) {
-        self.start.map_or((0, 0), |(_, judged, finished)| (self.now.0 - judged, self.now.1 - finished))
+    /// How long it took, and what was judged and finished.
+    fn here(&self) -> (Duration, u64, u64) {
+        let (Some(first), Some(last)) = (self.first, self.last) else { return (Duration::ZERO, 0, 0) };
+        (last.at - first.at, last.judged - first.judged, last.finished - first.finished)
     }
 }
 
@@ -269,18 +282,19 @@ fn strategy_lines(name: &str, tally: &Tally) -> [String; 2] {
     ]
 }
 
-/// Everything together, and how fast it goes; `here` is what was judged and finished in the time `elapsed`.
-fn total_line(all: &Tally, elapsed: Duration, here: (u64, u64)) -> String {
+/// Everything together, and how fast it goes; `here` says how long was looked, and what was judged and finished.
+fn total_line(all: &Tally, here: (Duration, u64, u64)) -> String {
     let Tally { finished, judged, budget, .. } = all;
+    let (elapsed, judged_here, finished_here) = here;
     let total = format!("{:<NAME$} {} tried, {finished} met", "total", bar(*judged, *budget));
-    total + &pace(here.1, elapsed) + &left(budget.saturating_sub(*judged), here.0, elapsed)
+    total + &pace(finished_here, elapsed) + &left(budget.saturating_sub(*judged), judged_here, elapsed)
 }
 
 /// Ranking again: trainings, `layers` that have all of theirs of so many, and how fast it goes.
-fn ranking_line(done: u64, wanted: u64, layers: [usize; 2], elapsed: Duration, here: u64) -> String {
-    let [complete, all] = layers;
+fn ranking_line(done: u64, wanted: u64, layers: [usize; 2], here: (Duration, u64, u64)) -> String {
+    let ([complete, all], (elapsed, done_here, _)) = (layers, here);
     let line = format!("{:<NAME$} {} trainings, {complete} of {all} layers", "ranking again", bar(done, wanted));
-    line + &pace(here, elapsed) + &left(wanted - done, here, elapsed)
+    line + &pace(done_here, elapsed) + &left(wanted - done, done_here, elapsed)
 }
 
 fn pace(done: u64, elapsed: Duration) -> String {
@@ -323,9 +337,9 @@ mod tests {
         let mut lines = vec![head(&["resnet-50", "mobilenet-v2", "efficientnet-b0"])];
         lines.extend(strategy_lines("random-tested", &tally()));
         lines.extend(strategy_lines("evolution", &Tally { budget: 1500, ..Tally::default() }));
-        let hour = Duration::from_secs(1800);
-        lines.push(total_line(&tally(), hour, (400, 20_000)));
-        lines.push(ranking_line(7, 42, [1, 7], hour, 7));
+        let half_an_hour = Duration::from_secs(1800);
+        lines.push(total_line(&tally(), (half_an_hour, 400, 20_000)));
+        lines.push(ranking_line(7, 42, [1, 7], (half_an_hour, 7, 7)));
         let expected = [
             "best: mean over the networks (best in resnet-50, mobilenet-v2, efficientnet-b0)",
             "random-tested  [=====           ] 512/1500  best 94.6 % (95.1, 94.4, 94.3)",
@@ -341,8 +355,8 @@ mod tests {
     #[test]
     fn nothing_is_said_of_a_pace_before_there_is_one() {
         let none = Tally::default();
-        assert_eq!(total_line(&none, Duration::ZERO, (0, 0)), "total          [================] 0/0 tried, 0 met");
-        let soon = total_line(&tally(), Duration::from_secs(3), (512, 512));
+        assert_eq!(total_line(&none, Pace::default().here()), "total          [================] 0/0 tried, 0 met");
+        let soon = total_line(&tally(), (Duration::from_secs(3), 512, 512));
         assert!(soon.ends_with("; 614400 an hour; 6 s left"), "{soon}");
     }
 

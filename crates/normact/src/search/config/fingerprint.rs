@@ -59,20 +59,24 @@ impl Fingerprint {
         serde_json::to_string(self).unwrap_or_else(|error| unreachable!("plain data: {error}"))
     }
 
-    /// Reads what a database holds; nothing where another program wrote it.
-    pub(crate) fn read(text: &str) -> Option<Self> {
-        serde_json::from_str(text).ok()
+    /// Reads what a database holds.
+    ///
+    /// # Errors
+    /// Another program wrote it.
+    pub(crate) fn read(text: &str) -> Result<Self, Failure> {
+        let known: Option<Self> = serde_json::from_str(text).ok();
+        known.filter(|known| known.version == VERSION).ok_or_else(|| {
+            Failure::new("the database holds a search that was begun by another version of the program")
+                .help("use that version, or another database")
+        })
     }
 
-    /// Refuses to go on with a search that has another fingerprint, the text of which is `known`.
-    pub(crate) fn check(&self, known: &str) -> Result<(), Failure> {
-        if self.text() == known {
+    /// Refuses to go on with the search of a database that has another fingerprint.
+    pub(crate) fn check(&self, known: &Self) -> Result<(), Failure> {
+        let differences = self.differences(known);
+        if differences.is_empty() {
             return Ok(());
         }
-        let differences = match Self::read(known) {
-            Some(known) if known.version == self.version => self.differences(&known),
-            Some(_) | None => vec!["it was begun by another version of the program".to_owned()],
-        };
         let mut told = differences[..differences.len().min(TOLD)].join(", ");
         if differences.len() > TOLD {
             told += &format!(", and {} more", differences.len() - TOLD);
@@ -185,7 +189,7 @@ mod tests {
     }
 
     fn refused(known: &str, here: &str) -> String {
-        fingerprint(here).check(&fingerprint(known).text()).unwrap_err().message
+        fingerprint(here).check(&fingerprint(known)).unwrap_err().message
     }
 
     /// Databases hold this text. A key that is added to the program must not change it, so `base.json` gains that
@@ -198,13 +202,13 @@ mod tests {
         let last = r#"{"architecture":"efficientnet-b0","name":"efficientnet-b0","width":0.5}]}"#;
         let data = r#""data":"digits 06cfb55d86628a6a","device":"cpu"}"#;
         assert_eq!(text, format!(r#"{{"version":1,"options":{options}{others}{last},{data}"#));
-        assert_eq!(Fingerprint::read(&text), Some(fingerprint("")));
+        assert_eq!(Fingerprint::read(&text), Ok(fingerprint("")));
     }
 
     #[test]
     fn every_option_that_decides_is_told_apart() {
         let file = "[search]\nbudget = 7\nout = \"a\"\nworkers = 2\n[rerank]\ntop = 1\n";
-        fingerprint("[search]\nbudget = 7\nout = \"b\"\n").check(&fingerprint(file).text()).unwrap();
+        fingerprint("[search]\nbudget = 7\nout = \"b\"\n").check(&fingerprint(file)).unwrap();
         let check = |known, here, expected| {
             let expected = format!("the database holds a search with another configuration: {expected}");
             assert_eq!(refused(known, here), expected);
@@ -233,16 +237,16 @@ mod tests {
     fn another_device_is_refused_and_results_can_be_looked_at_without_one() {
         let config = Config::parse("", "test.toml").unwrap();
         let on = |device: &str| Fingerprint::new(&config, &digits::load(), device).unwrap();
-        let failure = on("wgpu").check(&on("cpu").text()).unwrap_err();
+        let failure = on("wgpu").check(&on("cpu")).unwrap_err();
         assert!(failure.message.ends_with("the device is cpu there and wgpu here"), "{failure}");
         let looked = Fingerprint::with_the_means_of(&config, &on("cpu")).unwrap();
-        looked.check(&on("cpu").text()).unwrap();
+        looked.check(&on("cpu")).unwrap();
     }
 
     #[test]
     fn what_another_program_wrote_is_refused() {
         for known in ["", "{}", r#"{"version":9,"options":{},"data":"","device":""}"#] {
-            let failure = fingerprint("").check(known).unwrap_err();
+            let failure = Fingerprint::read(known).unwrap_err();
             assert!(failure.message.contains("begun by another version of the program"), "{failure}");
         }
     }
