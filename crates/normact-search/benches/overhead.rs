@@ -1,78 +1,138 @@
-//! What the search itself costs when judging a layer is free: candidates per second in one worker on SQLite,
-//! and the share of drawing, of the key, and of the database.
+//! What the search itself costs when judging a layer is free: candidates a second of one worker, on SQLite and on
+//! PostgreSQL, with mere statistics judged like other layers (the default) and rejected (as in the example), and
+//! the share that this takes of a search whose layers are trained.
 //!
-//! `cargo bench --bench overhead -- [CANDIDATES]`; with `NORMACT_POSTGRES` also on PostgreSQL.
+//! `cargo bench --bench overhead -- [EVALUATIONS]`. The PostgreSQL server is the one that `NORMACT_POSTGRES` names,
+//! or one of its own, which writes through to the disk as servers do.
 
 #![allow(missing_docs)]
 
 use std::hint::black_box;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use normact_egraph::Canonicalizer;
 use normact_ir::Layer;
 use normact_search::{Evolution, Fitness, Options, Protocol, Run, Space, Store, Strategy, Verdict, structure, work};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+/// What `examples/search/digits.toml` came to: candidates for each layer that was judged, and the seconds that
+/// judging it took.
+const EXAMPLE: (f64, f64) = (32.0, 0.52);
+
 struct Free(ChaCha8Rng);
 
 impl Fitness for Free {
-    fn evaluate(&mut self, _: &Layer, _: Protocol, _: u64) -> Result<Verdict, String> {
+    fn evaluate(&mut self, _: &Layer, _: Protocol, _: u64, _: &AtomicBool) -> Result<Verdict, String> {
         Ok(Verdict::Scored((0..3).map(|_| self.0.random_range(0.0..1.0)).collect()))
     }
 }
 
 fn main() {
-    let count: u64 = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(2_000);
+    let evaluations: u64 = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(2_000);
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let path = folder.path().join("search.db").to_str().expect("a path in UTF-8").to_owned();
-    let mut urls = vec![("SQLite", path)];
-    if let Ok(server) = std::env::var("NORMACT_POSTGRES") {
-        let name = format!("overhead_{}", std::process::id());
-        let mut client = postgres::Client::connect(&format!("{server}/postgres"), postgres::NoTls).expect("a server");
-        client.batch_execute(&format!("CREATE DATABASE {name}")).expect("a database");
-        urls.push(("PostgreSQL", format!("{server}/{name}")));
+    let (server, is_own) = server();
+    for mere_statistics in [true, false] {
+        let name = if mere_statistics { "mere statistics judged" } else { "mere statistics rejected" };
+        println!("{name}");
+        let [drawing, key] = parts(mere_statistics);
+        let file = folder.path().join(format!("{mere_statistics}.db"));
+        let mut databases = vec![("SQLite", file.to_str().expect("a path in UTF-8").to_owned())];
+        databases.extend(server.as_ref().map(|server| ("PostgreSQL", database(server, mere_statistics))));
+        for (kind, url) in databases {
+            let (candidates, seconds) = search(&url, evaluations, mere_statistics);
+            let each = seconds / candidates;
+            let (per_layer, judging) = EXAMPLE;
+            println!(
+                "  {kind:<10} {:>6.0} candidates a second ({candidates}, {:.0} for each evaluation, in {seconds:.1} s): \
+                 drawing {:.0} µs, key and structure {:.0} µs, selection and database {:.0} µs; {:.2} % of a search \
+                 like that of the example",
+                1.0 / each,
+                candidates / evaluations as f64,
+                drawing * 1e6,
+                key * 1e6,
+                (each - drawing - key) * 1e6,
+                100.0 * per_layer * each / (per_layer * each + judging)
+            );
+        }
     }
-    let space = Space::evonorm(10, false);
+    if is_own {
+        let stopped = Command::new(script()).arg("stop").status();
+        assert!(stopped.is_ok_and(|status| status.success()), "the server is stopped");
+    }
+}
 
+/// Candidates and seconds of a search with so many free evaluations.
+fn search(url: &str, evaluations: u64, mere_statistics: bool) -> (f64, f64) {
+    let strategy = Strategy::Evolution.name().to_owned();
+    let proposals = evaluations * Run::PROPOSALS_PER_LAYER;
+    let run = Run { id: 0, strategy, seed: 1, budget: evaluations, proposals };
+    Store::open(url).and_then(|mut store| store.begin_search("a", "", &[run])).expect("a database");
+    let options = Options {
+        space: Space::evonorm(10, false),
+        mere_statistics,
+        evolution: Evolution::default(),
+        fixed: vec![],
+        evaluation_seed: 0,
+        lease_seconds: 60.0,
+        is_alone: true,
+        max_deaths: Options::MAX_DEATHS,
+        max_failures: Options::MAX_FAILURES,
+    };
+    let mut free = Free(ChaCha8Rng::seed_from_u64(1));
+    let start = Instant::now();
+    work(url, &options, &mut free, &AtomicBool::new(false), &|notice| println!("{notice}")).expect("the search ends");
+    let seconds = start.elapsed().as_secs_f64();
+    let candidates = Store::open(url).and_then(|mut store| store.candidates()).expect("a database");
+    (candidates.len() as f64, seconds)
+}
+
+/// Seconds for drawing a candidate, and for its key and a look at its structure.
+fn parts(mere_statistics: bool) -> [f64; 2] {
+    const COUNT: usize = 5_000;
+    let space = Space::evonorm(10, false);
     let mut rng = ChaCha8Rng::seed_from_u64(0);
-    let mut parts = [0.0; 2];
-    let mut keys = Canonicalizer::default();
-    for _ in 0..count {
-        let start = Instant::now();
+    let start = Instant::now();
+    let draw = |_| {
         let mut genotype = space.draw(&mut rng);
         (0..2).for_each(|_| space.mutate(&mut genotype, &mut rng));
-        let layer = space.parse(&genotype.to_string()).expect("a genotype").layer("one");
-        let drawn = Instant::now();
-        black_box((keys.key(&layer.dag), structure(&layer.dag, false)));
-        parts[0] += (drawn - start).as_secs_f64();
-        parts[1] += drawn.elapsed().as_secs_f64();
+        space.parse(&genotype.to_string()).expect("a genotype").layer("one")
+    };
+    let layers: Vec<Layer> = (0..COUNT).map(draw).collect();
+    let drawn = Instant::now();
+    for layer in &layers {
+        black_box(structure(&layer.dag, mere_statistics));
     }
+    [(drawn - start).as_secs_f64() / COUNT as f64, drawn.elapsed().as_secs_f64() / COUNT as f64]
+}
 
-    for (name, url) in urls {
-        let run = Run { id: 0, strategy: Strategy::Evolution.name().to_owned(), seed: 1, budget: count };
-        Store::open(&url).and_then(|mut store| store.begin_search("a", "", &[run])).expect("a database");
-        let options = Options {
-            space: space.clone(),
-            mere_statistics: false,
-            evolution: Evolution::default(),
-            fixed: vec![],
-            evaluation_seed: 0,
-            lease_seconds: 60.0,
-            is_alone: true,
-        };
-        let mut free = Free(ChaCha8Rng::seed_from_u64(1));
-        let start = Instant::now();
-        work(&url, &options, &mut free, &AtomicBool::new(false)).expect("the search ends");
-        let seconds = start.elapsed().as_secs_f64();
-        let candidates = Store::open(&url).and_then(|mut store| store.candidates()).expect("a database").len() as f64;
-        let [drawing, key] = parts.map(|part| part / count as f64 * candidates / seconds * 100.0);
-        println!(
-            "{name}: {:.0} candidates a second ({candidates} in {seconds:.1} s); drawing {drawing:.0} %, key and \
-             structure {key:.0} %, database and selection {:.0} %",
-            candidates / seconds,
-            100.0 - drawing - key
-        );
+fn script() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/postgres"))
+}
+
+/// The URL of a PostgreSQL server, and whether it was started here.
+fn server() -> (Option<String>, bool) {
+    if let Ok(server) = std::env::var("NORMACT_POSTGRES") {
+        return (Some(server), false);
     }
+    let started = Command::new(script()).arg("durable").stderr(Stdio::inherit()).output();
+    match started {
+        Ok(output) if output.status.success() => {
+            (Some(String::from_utf8_lossy(&output.stdout).trim().to_owned()), true)
+        }
+        _ => {
+            println!("without PostgreSQL, which could not be started");
+            (None, false)
+        }
+    }
+}
+
+/// An empty database on the server.
+fn database(server: &str, mere_statistics: bool) -> String {
+    let name = format!("overhead_{}_{mere_statistics}", std::process::id());
+    let mut client = postgres::Client::connect(&format!("{server}/postgres"), postgres::NoTls).expect("a server");
+    client.batch_execute(&format!("CREATE DATABASE {name}")).expect("a database");
+    format!("{server}/{name}")
 }

@@ -1,6 +1,7 @@
 //! What a search asks of the outside: how good a layer is.
 
 use std::fmt;
+use std::sync::atomic::AtomicBool;
 
 use normact_ir::Layer;
 use serde::{Deserialize, Serialize};
@@ -16,9 +17,18 @@ pub trait Fitness {
 
     /// Judges a layer; the same layer, seed and protocol give the same verdict.
     ///
+    /// Where `is_void` is set meanwhile, another worker has taken the layer over, since this one could not be seen
+    /// for too long. Whatever comes back is then of no use, so judging may end at once in any way.
+    ///
     /// # Errors
-    /// The layer cannot be judged for a reason that has nothing to do with it; the search stops.
-    fn evaluate(&mut self, layer: &Layer, protocol: Protocol, seed: u64) -> Result<Verdict, String>;
+    /// The layer cannot be judged, most often for a reason that has nothing to do with it; the worker stops.
+    fn evaluate(
+        &mut self,
+        layer: &Layer,
+        protocol: Protocol,
+        seed: u64,
+        is_void: &AtomicBool,
+    ) -> Result<Verdict, String>;
 }
 
 /// How a layer is judged.
@@ -74,7 +84,7 @@ pub enum Reason {
     Quality,
     /// Its gradients explode.
     Stability,
-    /// The processes that judged it died, one after the other.
+    /// The processes that judged it died or could not judge it, one after the other.
     Crash,
 }
 

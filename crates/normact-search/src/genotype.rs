@@ -8,6 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use normact_egraph::{Budget, Canonicalizer, Key, canonical};
 use normact_ir::random::Space as Operations;
 use normact_ir::{Builder, Dag, Extent, Layer, Op, Operands, Param, Prim, Scalar, infer};
 use rand::{Rng, RngExt};
@@ -225,15 +226,24 @@ fn primitive_name(op: Op) -> &'static str {
 /// unless `mere_statistics` are welcome, it is the same at every position. The canonical form tells: in `x - x`
 /// the graph reads `x`, and nothing comes of it.
 pub fn structure(dag: &Dag, mere_statistics: bool) -> Option<&'static str> {
+    look(dag, mere_statistics, &mut Canonicalizer::default()).1
+}
+
+/// The key of a layer, and what is wrong with its structure: what a search asks of every candidate, so it costs
+/// one normal form.
+pub(crate) fn look(dag: &Dag, mere_statistics: bool, keys: &mut Canonicalizer) -> (Key, Option<&'static str>) {
     const IGNORES_INPUT: &str = "the output does not depend on the input";
     let depends = |dag: &Dag| dag.depends_on_input()[dag.output().index()];
     if !depends(dag) {
-        return Some(IGNORES_INPUT);
+        return (keys.key(dag).0, Some(IGNORES_INPUT));
     }
-    let canonical = normact_egraph::canonical(dag, normact_egraph::Budget::default()).dag;
-    if !depends(&canonical) {
-        return Some(IGNORES_INPUT);
-    }
-    let varies = infer(&canonical)[canonical.output().index()].positions;
-    (!varies && !mere_statistics).then_some("the output is a mere statistic, the same at every position")
+    let canonical = canonical(dag, Budget::default());
+    let problem = if !depends(&canonical.dag) {
+        Some(IGNORES_INPUT)
+    } else if !mere_statistics && !infer(&canonical.dag)[canonical.dag.output().index()].positions {
+        Some("the output is a mere statistic, the same at every position")
+    } else {
+        None
+    };
+    (canonical.key, problem)
 }

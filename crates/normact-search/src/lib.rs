@@ -8,7 +8,13 @@
 
 mod fitness;
 mod genotype;
+mod heart;
+mod history;
 mod measuring;
+mod notice;
+mod options;
+mod process;
+mod proposer;
 mod ranking;
 mod selection;
 mod store;
@@ -16,8 +22,10 @@ mod worker;
 
 pub use fitness::{Fitness, Protocol, Reason, Verdict};
 pub use genotype::{Drawing, Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, Uniform, structure};
-pub use measuring::measure;
+pub use measuring::{Trainings, measure};
+pub use notice::Notice;
+pub use options::{Evolution, Options, Strategy};
 pub use ranking::{mean, ranked};
 pub use selection::{Winner, front, tournament};
-pub use store::{Candidate, Evaluation, Measurement, Origin, Run, Store, StoreError, Training};
-pub use worker::{End, Evolution, Options, SearchError, Strategy, work};
+pub use store::{Candidate, Evaluation, Measurement, Origin, Run, Store, StoreError, Training, place_of};
+pub use worker::{End, SearchError, work};

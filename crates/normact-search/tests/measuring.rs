@@ -2,6 +2,8 @@
 
 #![allow(missing_docs)]
 
+mod support;
+
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
@@ -9,11 +11,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use normact_search::{End, SearchError, Store, Training, measure};
+use normact_search::{End, Notice, SearchError, Store, Training, Trainings, measure};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-
-const LEASE_SECONDS: f64 = 30.0;
+use support::{begin, databases, execute};
 
 fn wanted() -> Vec<Training> {
     let training = |number: u64| Training {
@@ -28,22 +29,15 @@ fn score(training: &Training) -> f64 {
     (training.graph.len() as f64).sqrt() + (training.seed % 7) as f64 / 3.0
 }
 
-fn sqlite() -> (tempfile::TempDir, String) {
-    let folder = tempfile::tempdir().unwrap();
-    let url = folder.path().join("search.db").to_str().unwrap().to_owned();
-    (folder, url)
-}
-
-/// A database of its own on the server that `NORMACT_POSTGRES` names, if there is one.
-fn postgresql() -> Option<String> {
-    let Ok(server) = std::env::var("NORMACT_POSTGRES") else {
-        eprintln!("not tested on PostgreSQL: NORMACT_POSTGRES names no server");
-        return None;
-    };
-    let name = format!("measuring_{}", std::process::id());
-    let mut client = postgres::Client::connect(&format!("{server}/postgres"), postgres::NoTls).unwrap();
-    client.batch_execute(&format!("CREATE DATABASE {name}")).unwrap();
-    Some(format!("{server}/{name}"))
+/// Makes the trainings of the tests, with leases that do not run out while a test runs.
+fn work(
+    url: &str,
+    train: &mut dyn FnMut(&Training) -> Result<f64, String>,
+    stop: &AtomicBool,
+) -> Result<End, SearchError> {
+    let wanted = wanted();
+    let trainings = Trainings { protocol: "long", wanted: &wanted, lease_seconds: 300.0, max_deaths: 5 };
+    measure(url, &trainings, train, stop, &|_: Notice| ())
 }
 
 /// Every training is there, with its score.
@@ -57,24 +51,26 @@ fn assert_complete(url: &str) {
 
 #[test]
 fn several_workers_make_every_training_once() {
-    let (_folder, url) = sqlite();
-    let made = Mutex::new(vec![]);
-    let work = || {
-        let mut train = |training: &Training| {
-            made.lock().unwrap().push(training.clone());
-            std::thread::sleep(Duration::from_millis(2));
-            Ok(score(training))
+    for (_folder, url) in databases() {
+        begin(&url, 3);
+        let made = Mutex::new(vec![]);
+        let one_worker = || {
+            let mut train = |training: &Training| {
+                made.lock().unwrap().push(training.clone());
+                std::thread::sleep(Duration::from_millis(2));
+                Ok(score(training))
+            };
+            work(&url, &mut train, &AtomicBool::new(false))
         };
-        measure(&url, "long", &wanted(), LEASE_SECONDS, &mut train, &AtomicBool::new(false))
-    };
-    std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..3).map(|_| scope.spawn(work)).collect();
-        workers.into_iter().for_each(|worker| assert_eq!(worker.join().unwrap(), Ok(End::Complete)));
-    });
-    assert_eq!(made.into_inner().unwrap().len(), wanted().len());
-    assert_complete(&url);
-    // Another protocol begins anew beside the old results.
-    assert!(Store::open(&url).unwrap().measurements("short").unwrap().is_empty());
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..3).map(|_| scope.spawn(one_worker)).collect();
+            workers.into_iter().for_each(|worker| assert_eq!(worker.join().unwrap(), Ok(End::Complete)));
+        });
+        assert_eq!(made.into_inner().unwrap().len(), wanted().len());
+        assert_complete(&url);
+        // Another protocol begins anew beside the old results.
+        assert!(Store::open(&url).unwrap().measurements("short").unwrap().is_empty());
+    }
 }
 
 /// Not a test of its own: the worker of the test below, in a process of its own.
@@ -88,8 +84,7 @@ fn worker_process() {
         std::thread::sleep(Duration::from_millis(20));
         Ok(score(training))
     };
-    let end = measure(&url, "long", &wanted(), LEASE_SECONDS, &mut train, &AtomicBool::new(false));
-    assert_eq!(end, Ok(End::Complete));
+    assert_eq!(work(&url, &mut train, &AtomicBool::new(false)), Ok(End::Complete));
 }
 
 #[test]
@@ -97,9 +92,10 @@ fn what_a_killed_worker_had_begun_is_taken_over_at_once() {
     const SEED: u64 = 3;
     const KILLS: usize = 12;
     println!("seed {SEED}");
-    let (folder, path) = sqlite();
-    for (number, url) in [Some(path), postgresql()].into_iter().flatten().enumerate() {
-        let log = folder.path().join(format!("log{number}")).to_str().unwrap().to_owned();
+    for (_folder, url) in databases() {
+        begin(&url, 3);
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log").to_str().unwrap().to_owned();
         let spawn = || -> Child {
             Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", "worker_process", "--nocapture"])
@@ -129,50 +125,45 @@ fn what_a_killed_worker_had_begun_is_taken_over_at_once() {
 
 #[test]
 fn a_failure_gives_the_training_back_and_a_stop_ends_after_it() {
-    let (_folder, url) = sqlite();
-    let stop = AtomicBool::new(false);
-    let measure = |train: &mut dyn FnMut(&Training) -> Result<f64, String>| {
-        measure(&url, "long", &wanted(), LEASE_SECONDS, train, &stop)
-    };
-    // More often than workers may die over one.
-    for _ in 0..10 {
-        let failed = measure(&mut |_| Err("no room on the device".to_owned()));
-        assert_eq!(failed, Err(SearchError::Fitness("no room on the device".to_owned())));
+    for (_folder, url) in databases() {
+        begin(&url, 3);
+        let stop = AtomicBool::new(false);
+        // More often than workers may die over one.
+        for _ in 0..10 {
+            let failed = work(&url, &mut |_| Err("no room on the device".to_owned()), &stop).unwrap_err();
+            assert_eq!(failed.to_string(), "no room on the device");
+            assert!(failed.help().unwrap().contains("with this layer: layer 0"), "{failed:?}");
+        }
+        let mut train = |training: &Training| {
+            stop.store(true, Ordering::Relaxed);
+            Ok(score(training))
+        };
+        assert_eq!(work(&url, &mut train, &stop), Ok(End::Stopped));
+        assert_eq!(Store::open(&url).unwrap().measurements("long").unwrap().len(), 1);
+        stop.store(false, Ordering::Relaxed);
+        assert_eq!(work(&url, &mut |training| Ok(score(training)), &stop), Ok(End::Complete));
+        assert_complete(&url);
     }
-    let end = measure(&mut |training| {
-        stop.store(true, Ordering::Relaxed);
-        Ok(score(training))
-    });
-    assert_eq!(end, Ok(End::Stopped));
-    assert_eq!(Store::open(&url).unwrap().measurements("long").unwrap().len(), 1);
-    stop.store(false, Ordering::Relaxed);
-    assert_eq!(measure(&mut |training| Ok(score(training))), Ok(End::Complete));
-    assert_complete(&url);
 }
 
 #[test]
 fn a_late_result_is_refused_and_a_training_that_kills_its_workers_is_told() {
-    let (_folder, url) = sqlite();
-    let raw = || rusqlite::Connection::open(&url).unwrap();
-    let mut is_first = true;
-    let end = measure(
-        &url,
-        "long",
-        &wanted(),
-        LEASE_SECONDS,
-        &mut |training| {
+    for (_folder, url) in databases() {
+        begin(&url, 3);
+        let mut is_first = true;
+        let mut train = |training: &Training| {
             if std::mem::replace(&mut is_first, false) {
-                // As if the worker had slept for so long that another one had begun the training.
-                raw().execute("UPDATE measurements SET token = 'other', attempts = 5, worker = 'dead'", []).unwrap();
+                // As if the worker had slept for so long that another one had begun the training, and died.
+                execute(&url, "UPDATE measurements SET token = 'other', attempts = 5, worker = 'dead'");
                 return Ok(f64::MAX);
             }
             Ok(score(training))
-        },
-        &AtomicBool::new(false),
-    );
-    let message = end.unwrap_err().to_string();
-    assert_eq!(message, "5 workers have died while they trained layer 0 with seed 18446744073709551615 in one");
-    let measurements = Store::open(&url).unwrap().measurements("long").unwrap();
-    assert_eq!(measurements.len(), wanted().len() - 1, "the others are made all the same");
-    assert!(measurements.iter().all(|one| one.score == score(&one.training)));
+        };
+        let error = work(&url, &mut train, &AtomicBool::new(false)).unwrap_err();
+        assert_eq!(error.to_string(), "5 workers have died over a training with seed 18446744073709551615 in one");
+        assert!(error.help().unwrap().contains("layer 0"), "{error:?}");
+        let measurements = Store::open(&url).unwrap().measurements("long").unwrap();
+        assert_eq!(measurements.len(), wanted().len() - 1, "the others are made all the same");
+        assert!(measurements.iter().all(|one| one.score == score(&one.training)));
+    }
 }

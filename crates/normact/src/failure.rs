@@ -23,6 +23,17 @@ impl Failure {
         Self { message: text.into(), help: None, is_rendered: true }
     }
 
+    /// The message with its help in parentheses, for where it becomes a part of another one.
+    pub(crate) fn in_words(&self) -> String {
+        let message = self.message.trim_end().trim_start_matches("error: ");
+        self.help.as_ref().map_or(message.to_owned(), |help| format!("{message} ({help})"))
+    }
+
+    /// A message with what to do about it, if anything is.
+    pub(crate) fn with(message: impl Into<String>, help: Option<impl Into<String>>) -> Self {
+        Self { help: help.map(Into::into), ..Self::new(message) }
+    }
+
     /// Adds what to do about it.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());

@@ -63,7 +63,7 @@ fn an_evaluation_scores_as_training_alone_does() {
         stability: Some(Stability { steps: 3, ..Stability::default() }),
         ..Rejection::default()
     };
-    let Evaluation::Scores(scores) = evaluate(&relu, &anchors, &task, &rejection, 1).unwrap() else {
+    let Evaluation::Scores(scores) = evaluate(&relu, &anchors, &task, &rejection, 1, &|| true).unwrap() else {
         panic!("bn_relu was rejected");
     };
     for (anchor, score) in anchors.iter().zip(scores) {
@@ -77,7 +77,7 @@ fn an_evaluation_scores_as_training_alone_does() {
 fn rejected(layer: &Layer, anchor: Anchor, rejection: &Rejection) -> Rejected {
     let (dataset, device) = (digits::load(), cpu());
     let task = Task::new(&dataset, short(&dataset, 100), &device).unwrap();
-    match evaluate(layer, &[anchor], &task, rejection, 0).unwrap() {
+    match evaluate(layer, &[anchor], &task, rejection, 0, &|| true).unwrap() {
         Evaluation::Rejected(rejected) => rejected,
         Evaluation::Scores(scores) => panic!("{} was not rejected: {scores:?}", layer.name),
     }
@@ -297,7 +297,7 @@ fn a_test_longer_than_the_training_is_refused() {
     let (dataset, device) = (digits::load(), cpu());
     let task = Task::new(&dataset, short(&dataset, 50), &device).unwrap();
     let anchors = [tiny(Architecture::ResNet50)];
-    let error = evaluate(&layer("bn_relu", &[]), &anchors, &task, &Rejection::default(), 0).unwrap_err();
+    let error = evaluate(&layer("bn_relu", &[]), &anchors, &task, &Rejection::default(), 0, &|| true).unwrap_err();
     assert_eq!(error.message, "a quality test of 100 steps does not fit into a training of 50");
 }
 

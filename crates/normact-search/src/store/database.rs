@@ -13,6 +13,20 @@ pub(super) enum Value {
     Text(String),
 }
 
+impl Value {
+    pub(super) fn as_integer(&self) -> Option<i64> {
+        if let Value::Integer(value) = self { Some(*value) } else { None }
+    }
+
+    pub(super) fn as_real(&self) -> Option<f64> {
+        if let Value::Real(value) = self { Some(*value) } else { None }
+    }
+
+    pub(super) fn as_text(&self) -> Option<&str> {
+        if let Value::Text(value) = self { Some(value) } else { None }
+    }
+}
+
 impl From<i64> for Value {
     fn from(value: i64) -> Self {
         Value::Integer(value)
@@ -85,16 +99,47 @@ impl Row {
     }
 }
 
+/// Columns of a table, for rows that are inserted together.
+pub(super) struct Columns {
+    pub(super) table: &'static str,
+    pub(super) names: &'static [(&'static str, Kind)],
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Integer,
+    Real,
+    Text,
+}
+
 /// A connection.
 pub(super) trait Database: Send {
     /// Runs a statement and tells how many rows it changed.
     fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, StoreError>;
     /// Runs a statement that gives rows.
     fn query(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, StoreError>;
+    /// Inserts rows with a value for each of the columns, at the cost of one statement.
+    fn insert(&mut self, columns: &Columns, rows: &[Vec<Value>]) -> Result<(), StoreError>;
     /// Runs several statements without parameters.
     fn batch(&mut self, sql: &str) -> Result<(), StoreError>;
     /// Begins a transaction.
     fn begin(&mut self) -> Result<(), StoreError>;
+    /// Begins a transaction whose commit need not wait for the disk: should the server break down within a moment,
+    /// it may not have happened.
+    fn begin_loosely(&mut self) -> Result<(), StoreError> {
+        self.begin()
+    }
+    /// Ends a transaction; what it did stays.
+    fn commit(&mut self) -> Result<(), StoreError> {
+        self.batch("COMMIT")
+    }
+    /// Ends a transaction; what it did is undone.
+    fn roll_back(&mut self) -> Result<(), StoreError> {
+        self.batch("ROLLBACK")
+    }
     /// Keeps every other process from changing the tables while this transaction makes them.
     fn lock_schema(&mut self) -> Result<(), StoreError>;
+    /// Whether there is a table of that name.
+    fn has_table(&mut self, name: &str) -> Result<bool, StoreError>;
 }

@@ -2,7 +2,8 @@
 //! a lease and gives back with a score. So none is made twice, however many workers there are and however
 //! often the work is stopped, and what a worker that died had begun is taken over.
 
-use super::{Row, Store, StoreError, Value};
+use super::database::{Row, Value};
+use super::{Lease, Store, StoreError};
 
 /// One training after the search.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -31,9 +32,9 @@ pub struct Measurement {
 pub(crate) enum TrainingState {
     /// A worker is at it.
     Leased,
-    /// Nobody is at it after so many have been.
+    /// Nobody is at it after so many have died over it.
     Left {
-        attempts: i64,
+        deaths: u64,
     },
     Done(Measurement),
 }
@@ -69,12 +70,12 @@ impl Store {
                     score: row.real(6)?,
                     seconds: row.real(7)?,
                 }),
-                (_, 0) => TrainingState::Left { attempts: row.integer(5)? },
+                (_, 0) => TrainingState::Left { deaths: row.integer(5)? as u64 },
                 (_, _) => TrainingState::Leased,
             };
             Ok((training, state))
         };
-        self.query(&sql, &[protocol.into()])?.iter().map(one).collect()
+        self.connection.query(&sql, &[protocol.into()])?.iter().map(one).collect()
     }
 
     /// Takes a training that nobody has made and nobody is at; tells whether that succeeded.
@@ -82,9 +83,7 @@ impl Store {
         &mut self,
         protocol: &str,
         training: &Training,
-        worker: &str,
-        token: &str,
-        lease_seconds: f64,
+        lease: &Lease,
     ) -> Result<bool, StoreError> {
         // After a connection that broke, the lease may be this worker's own already.
         let sql = format!(
@@ -95,8 +94,8 @@ impl Store {
              WHERE measurements.state = 'leased' AND (measurements.token = excluded.token OR NOT {HELD})"
         );
         let mut values = key(protocol, training);
-        values.extend([token.into(), worker.into(), lease_seconds.into()]);
-        Ok(self.execute(&sql, &values)? > 0)
+        values.extend([lease.token.as_str().into(), lease.worker.as_str().into(), lease.seconds.into()]);
+        Ok(self.connection.execute(&sql, &values)? > 0)
     }
 
     /// Keeps what came of a training, and tells whether the lease was still held; otherwise nothing is changed.
@@ -111,20 +110,21 @@ impl Store {
                    AND protocol = $4 AND graph = $5 AND seed = $6 AND network = $7";
         let mut values: Vec<Value> = vec![measurement.score.into(), measurement.seconds.into(), token.into()];
         values.extend(key(protocol, &measurement.training));
-        Ok(self.execute(sql, &values)? > 0)
+        Ok(self.connection.execute(sql, &values)? > 0)
     }
 
     /// Gives a training back.
     pub(crate) fn release_training(&mut self, token: &str) -> Result<(), StoreError> {
-        let sql = "UPDATE measurements SET lease_until = 0.0, attempts = attempts - 1 \
+        // Without a token, so that a second time changes nothing.
+        let sql = "UPDATE measurements SET token = '', lease_until = 0.0, attempts = attempts - 1 \
                    WHERE token = $1 AND state = 'leased'";
-        self.execute(sql, &[token.into()]).map(drop)
+        self.connection.execute(sql, &[token.into()]).map(drop)
     }
 
     /// Prolongs the lease of a training; tells whether it was still held.
     pub(crate) fn prolong_training(&mut self, token: &str, lease_seconds: f64) -> Result<bool, StoreError> {
         let sql = "UPDATE measurements SET lease_until = {now} + $1 WHERE token = $2 AND state = 'leased'";
-        Ok(self.execute(sql, &[lease_seconds.into(), token.into()])? > 0)
+        Ok(self.connection.execute(sql, &[lease_seconds.into(), token.into()])? > 0)
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use normact_emit::Options;
-use normact_search::{Candidate, End, Origin, ranked};
+use normact_search::{Candidate, End, Origin, place_of, ranked};
 use serde::Serialize;
 
 use super::targets::{self, Language};
@@ -152,8 +152,7 @@ fn work(file: &Path, args: &WorkArgs, what: Work) -> Result<Outcome, Failure> {
             config.anchors.len(),
             config.search.data,
             opened.name,
-            // Without what may be a password.
-            config.database().rsplit_once('@').map_or(config.database(), |(_, place)| place.to_owned())
+            place_of(&config.database())
         )),
         Work::RankingAgain if config.rerank.top == 0 => {
             return Err(Failure::new("the file says to rank no layer again").help("give `top` in `[rerank]` a number"));

@@ -56,18 +56,21 @@ pub struct Rejected {
 
 /// Judges a layer: structure, then quality in each anchor, then stability in each, then the rest of the
 /// training in each, and stops at the first test it fails. The training that the quality test began goes
-/// on, so that a layer that passes is trained once.
+/// on, so that a layer that passes is trained once. Between tests and trainings it looks whether the answer
+/// is still wanted.
 ///
 /// # Errors
-/// A test is not possible or goes on for longer than the training, a network cannot be built, or the
-/// device fails. A bad layer is no error.
+/// A test is not possible or goes on for longer than the training, a network cannot be built, the
+/// device fails, or the answer is no longer wanted. A bad layer is no error.
 pub fn evaluate(
     layer: &Layer,
     anchors: &[Anchor],
     task: &Task<'_>,
     rejection: &Rejection,
     seed: u64,
+    is_wanted: &dyn Fn() -> bool,
 ) -> Result<Evaluation, Failure> {
+    let go_on = || if is_wanted() { Ok(()) } else { Err(Failure::new("nobody waits for this layer any more")) };
     rejection.check()?;
     let steps = task.config().steps;
     if let Some(quality) = rejection.quality.filter(|quality| quality.steps > steps) {
@@ -89,6 +92,7 @@ pub fn evaluate(
     // Most layers fail in the first network, and the others are not built for them.
     let mut trainings = Vec::with_capacity(anchors.len());
     for anchor in anchors {
+        go_on()?;
         let mut training = Training::new(anchor, layer, task, seed)?;
         if let Some(options) = &rejection.quality {
             let test = test_quality(&mut training, options)?;
@@ -100,6 +104,7 @@ pub fn evaluate(
     }
     if let Some(options) = &rejection.stability {
         for anchor in anchors {
+            go_on()?;
             let test = test_stability(anchor, layer, task, options, seed)?;
             if !test.passed {
                 return rejected(test);
@@ -107,6 +112,7 @@ pub fn evaluate(
         }
     }
     let finish = |mut training: Training<'_>| {
+        go_on()?;
         training.advance(steps)?;
         training.score()
     };

@@ -1,6 +1,7 @@
 //! Networks as the fitness of a search.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use normact_ir::Layer;
 use normact_search::{Fitness, Protocol, Verdict};
@@ -55,13 +56,20 @@ impl Fitness for Judge<'_> {
 
     /// Scores are accuracies on the images set aside. Without tests, structure is looked at all the same: it
     /// costs nothing.
-    fn evaluate(&mut self, layer: &Layer, protocol: Protocol, seed: u64) -> Result<Verdict, String> {
+    fn evaluate(
+        &mut self,
+        layer: &Layer,
+        protocol: Protocol,
+        seed: u64,
+        is_void: &AtomicBool,
+    ) -> Result<Verdict, String> {
         let rejection = match protocol {
             Protocol::Tested => self.rejection,
             Protocol::Untested => Rejection { quality: None, stability: None, ..self.rejection },
         };
-        let evaluation = evaluate(layer, &self.anchors, &self.task, &rejection, seed);
-        Ok(match evaluation.map_err(|failure| failure.to_string())? {
+        let evaluation =
+            evaluate(layer, &self.anchors, &self.task, &rejection, seed, &|| !is_void.load(Ordering::Relaxed));
+        Ok(match evaluation.map_err(|failure| failure.in_words())? {
             Evaluation::Scores(scores) => Verdict::Scored(scores.iter().map(|score| score.accuracy).collect()),
             Evaluation::Rejected(rejected) => {
                 let place = rejected.anchor.and_then(|anchor| self.name(&anchor).map(|name| format!("{name}: ")));

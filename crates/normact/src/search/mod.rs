@@ -13,6 +13,7 @@ mod report;
 mod rerank;
 mod results;
 
+use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub use rerank::{Reranked, rerank};
 pub(crate) use results::named;
 pub use results::{Best, Line, summary};
 
-use normact_search::{Candidate, End, Options, Reason, Run, SearchError, Store, StoreError, Verdict, work};
+use normact_search::{Candidate, End, Notice, Options, Reason, Run, SearchError, Store, StoreError, Verdict, work};
 
 use crate::Failure;
 use crate::data::Dataset;
@@ -49,20 +50,17 @@ pub enum Work {
 
 /// What the store says, as a message for people.
 pub(crate) fn failure(error: &StoreError) -> Failure {
-    let failure = Failure::new(error.to_string());
-    match error.help() {
-        Some(help) => failure.help(help),
-        None => failure,
-    }
+    Failure::with(error.to_string(), error.help())
 }
 
 /// What stops a search, as a message for people.
-fn search_failure(error: SearchError) -> Failure {
-    match error {
-        SearchError::Store(error) => failure(&error),
-        // A failure already, which went through the search as a text.
-        SearchError::Fitness(problem) => Failure::rendered(problem),
-    }
+fn search_failure(error: &SearchError) -> Failure {
+    Failure::with(error.to_string(), error.help())
+}
+
+/// Tells whoever watches a worker what it noticed.
+fn tell(notice: Notice) {
+    drop(writeln!(std::io::stderr(), "{notice}"));
 }
 
 /// Begins the search in its database, or goes on with it there, after a look at the data and the options of the
@@ -90,7 +88,7 @@ pub fn begin(config: &Config, text: &str, device: &OpenDevice) -> Result<(), Fai
 /// Opens the database of a search that was begun, and makes sure that it is this one. Who only looks at what there
 /// is needs neither the data nor the device.
 fn open(config: &Config, means: Option<(&Dataset, &OpenDevice)>) -> Result<Store, Failure> {
-    let mut store = Store::open(&config.database()).map_err(|error| failure(&error))?;
+    let mut store = Store::open_existing(&config.database()).map_err(|error| failure(&error))?;
     let known = Fingerprint::read(&store.fingerprint().map_err(|error| failure(&error))?)?;
     let fingerprint = match means {
         Some((dataset, device)) => Fingerprint::new(config, dataset, device.name)?,
@@ -151,10 +149,12 @@ fn search(config: &Config, device: &OpenDevice, is_alone: bool, stop: &AtomicBoo
         evaluation_seed: config.search.training_seed,
         lease_seconds: config.search.lease_seconds,
         is_alone,
+        max_deaths: config.search.max_deaths,
+        max_failures: config.search.max_failures,
     };
     let dataset = judge::dataset(config)?;
     let mut judge = Judge::new(config, &dataset, device)?;
-    work(&config.database(), &options, &mut judge, stop).map_err(search_failure)
+    work(&config.database(), &options, &mut judge, stop, &tell).map_err(|error| search_failure(&error))
 }
 
 /// Runs the workers that the configuration asks for and shows how far they are. A single one works in this

@@ -8,10 +8,10 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 
-use normact_search::{Candidate, End, Origin, Store, Training, mean, measure, ranked};
+use normact_search::{Candidate, End, Origin, Store, Training, Trainings, mean, measure, ranked};
 
 use super::formula::Layers;
-use super::{Config, History, failure, judge, open, search_failure};
+use super::{Config, History, failure, judge, open, search_failure, tell};
 use crate::Failure;
 use crate::anchors::Anchor;
 use crate::device::OpenDevice;
@@ -145,12 +145,17 @@ pub fn rerank(config: &Config, device: &OpenDevice, stop: &AtomicBool) -> Result
         let Training { graph, seed, network } = training;
         let anchor = plan.networks.iter().find(|(name, _)| name == network).map(|(_, anchor)| anchor);
         let anchor = anchor.unwrap_or_else(|| unreachable!("{network} is one of the plan"));
-        let layer = layers.layer(graph).map_err(|failure| failure.to_string())?;
-        let score = train_on(anchor, &layer, &task, *seed).map_err(|failure| failure.to_string())?;
-        Ok(score.accuracy)
+        let made = layers.layer(graph).and_then(|layer| train_on(anchor, &layer, &task, *seed));
+        made.map(|score| score.accuracy).map_err(|failure| failure.in_words())
     };
-    let (url, wanted, lease) = (config.database(), plan.trainings(), config.search.lease_seconds);
-    measure(&url, &plan.protocol, &wanted, lease, &mut train, stop).map_err(search_failure)
+    let (url, wanted) = (config.database(), plan.trainings());
+    let trainings = Trainings {
+        protocol: &plan.protocol,
+        wanted: &wanted,
+        lease_seconds: config.search.lease_seconds,
+        max_deaths: config.search.max_deaths,
+    };
+    measure(&url, &trainings, &mut train, stop, &tell).map_err(|error| search_failure(&error))
 }
 
 /// What ranking again has come to.

@@ -73,6 +73,7 @@ fn search(config: &Config, reader: &mut Reader<'_>) {
             ),
             (search.budget == 0, "search.budget", "the budget is 0", "give 1 or more"),
             (search.budget > i64::MAX as u64 / 100, "search.budget", "the budget is too large", "give up to 1e16"),
+            (search.proposals == 0, "search.proposals", "a run that proposes nothing tries nothing", "give 1 or more"),
             (
                 !(1..=1024).contains(&search.workers),
                 "search.workers",

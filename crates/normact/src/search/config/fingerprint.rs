@@ -123,7 +123,7 @@ fn options(config: &Config) -> Result<BTreeMap<String, Value>, Failure> {
         flatten(table, &tables[table], &mut options);
     }
     // Where a search is kept and who works on it is not what it is.
-    for key in ["data", "out", "database", "workers", "lease_seconds"] {
+    for key in ["data", "out", "database", "workers", "lease_seconds", "max_deaths", "max_failures"] {
         options.remove(&format!("search.{key}"));
     }
     options.insert("search.baselines".to_owned(), baselines(config)?);

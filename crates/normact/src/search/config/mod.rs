@@ -10,7 +10,7 @@ mod reader;
 use std::path::{Path, PathBuf};
 
 use normact_ir::Layer;
-use normact_search::{Drawing, Evolution, Run, Space, Strategy, Uniform};
+use normact_search::{Drawing, Evolution, Options, Run, Space, Strategy, Uniform};
 use normact_syntax::nearest;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -59,6 +59,9 @@ pub struct SearchTable {
     pub seeds: Vec<u64>,
     /// Different layers that each run may have judged; a rejection for structure is free.
     pub budget: u64,
+    /// How many layers a run may propose for each of its budget: a space with few layers has nothing new to offer
+    /// in the end.
+    pub proposals: u64,
     /// Layers to compare with: built-in ones, or files.
     pub baselines: Vec<String>,
     /// `digits`, or a folder with CIFAR-10 in its binary form.
@@ -73,6 +76,11 @@ pub struct SearchTable {
     pub workers: usize,
     /// Seconds after which another worker takes over what a worker that died had begun.
     pub lease_seconds: f64,
+    /// Workers that may die over a layer before it is rejected; 0 for any number. Processes that are killed from
+    /// outside count too.
+    pub max_deaths: u64,
+    /// Errors in judging a layer before it is rejected; 0 for any number.
+    pub max_failures: u64,
 }
 
 impl Default for SearchTable {
@@ -81,6 +89,7 @@ impl Default for SearchTable {
             strategies: vec!["evolution".to_owned(), "random-tested".to_owned()],
             seeds: vec![1, 2, 3],
             budget: 1000,
+            proposals: Run::PROPOSALS_PER_LAYER,
             baselines: vec!["bn_relu".to_owned()],
             data: "digits".to_owned(),
             training_seed: 0,
@@ -88,6 +97,8 @@ impl Default for SearchTable {
             database: String::new(),
             workers: 1,
             lease_seconds: 120.0,
+            max_deaths: Options::MAX_DEATHS,
+            max_failures: Options::MAX_FAILURES,
         }
     }
 }
@@ -215,7 +226,13 @@ impl Config {
             .strategies
             .iter()
             .flat_map(|strategy| search.seeds.iter().map(|&seed| (strategy.clone(), seed, search.budget)));
-        let run = |(id, (strategy, seed, budget)): (usize, _)| Run { id: id as i64, strategy, seed, budget };
+        let run = |(id, (strategy, seed, budget)): (usize, (String, u64, u64))| Run {
+            id: id as i64,
+            strategy,
+            seed,
+            budget,
+            proposals: budget.saturating_mul(search.proposals),
+        };
         fixed.into_iter().chain(strategies).enumerate().map(run).collect()
     }
 }

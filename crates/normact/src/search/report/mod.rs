@@ -154,7 +154,13 @@ mod tests {
 
     /// Runs 0 (fixed), 1 and 2 (evolution, two seeds).
     fn runs() -> Vec<Run> {
-        let run = |id: i64, strategy: Strategy| Run { id, strategy: strategy.name().to_owned(), seed: 7, budget: 9 };
+        let run = |id: i64, strategy: Strategy| Run {
+            id,
+            strategy: strategy.name().to_owned(),
+            seed: 7,
+            budget: 9,
+            proposals: 900,
+        };
         vec![run(0, Strategy::Fixed), run(1, Strategy::Evolution), run(2, Strategy::Evolution)]
     }
 
