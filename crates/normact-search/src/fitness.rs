@@ -1,13 +1,15 @@
 //! What a search asks of the outside: how good a layer is.
 
+use std::fmt;
 use std::sync::atomic::AtomicBool;
 
 use normact_ir::Layer;
+use serde::{Deserialize, Serialize};
 
 /// Judges layers. A search calls it from one worker; several workers have one each.
 pub trait Fitness {
-    /// What is wrong with the graph of a layer, if anything, as far as a look at it tells. It is asked before a
-    /// drawn layer is proposed; what it rejects costs nothing and is not counted.
+    /// What else than [`crate::structure`] tells is wrong with the graph of a layer, if anything. It is asked before
+    /// a drawn layer is proposed; what it rejects costs nothing and is not counted.
     fn structure(&self, layer: &Layer) -> Option<String> {
         let _ = layer;
         None
@@ -73,7 +75,8 @@ impl Verdict {
 }
 
 /// Why a layer was rejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// Its output does not depend on its input, or a statistic is degenerate.
     Structure,
@@ -102,5 +105,11 @@ impl Reason {
     /// The reason of that name.
     pub fn by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }

@@ -12,6 +12,7 @@ use normact_egraph::{Budget, Canonicalizer, Key, canonical};
 use normact_ir::random::Space as Operations;
 use normact_ir::{Builder, Dag, Extent, Layer, Op, Operands, Param, Prim, Scalar, infer};
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
 
 /// The nodes every genotype starts with.
 pub const INITIAL_NODES: usize = 4;
@@ -24,6 +25,34 @@ pub const MAX_GENES: usize = 1000;
 pub struct Space {
     genes: usize,
     ops: Vec<(String, Op)>,
+    /// The same operations, those of one primitive together.
+    primitives: Vec<Vec<Op>>,
+    drawing: Drawing,
+}
+
+/// How a gene is drawn, as far as the paper leaves it open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Drawing {
+    /// What is as likely as any other.
+    pub uniform: Uniform,
+    /// Whether an operation may have one node as both operands.
+    pub replacement: bool,
+}
+
+impl Default for Drawing {
+    fn default() -> Self {
+        Self { uniform: Uniform::Operations, replacement: true }
+    }
+}
+
+/// What a uniform choice of an operation is uniform over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Uniform {
+    /// Operations: a moment counts once for each of its index sets.
+    Operations,
+    /// Primitives: a moment counts once, and its index set is drawn after it.
+    Primitives,
 }
 
 impl Space {
@@ -35,7 +64,20 @@ impl Space {
     pub fn evonorm(genes: usize, batch_free: bool) -> Self {
         assert!((1..=MAX_GENES).contains(&genes), "a genotype has 1 to {MAX_GENES} genes");
         let operations = if batch_free { Operations::evonorm_batch_free() } else { Operations::evonorm() };
-        Self { genes, ops: operations.ops.into_iter().map(|op| (name(op), op)).collect() }
+        let mut primitives: Vec<Vec<Op>> = vec![];
+        for &op in &operations.ops {
+            match primitives.iter_mut().find(|known| primitive_name(known[0]) == primitive_name(op)) {
+                Some(known) => known.push(op),
+                None => primitives.push(vec![op]),
+            }
+        }
+        let ops = operations.ops.into_iter().map(|op| (name(op), op)).collect();
+        Self { genes, ops, primitives, drawing: Drawing::default() }
+    }
+
+    /// The same space, drawn from in another way.
+    pub fn drawn(self, drawing: Drawing) -> Self {
+        Self { drawing, ..self }
     }
 
     /// How many genes a genotype has.
@@ -48,8 +90,7 @@ impl Space {
         self.ops.iter().map(|(name, _)| name.as_str())
     }
 
-    /// A random genotype: for each gene a uniform operation, then uniform operands among earlier nodes,
-    /// with replacement.
+    /// A random genotype: for each gene an operation, then operands among earlier nodes, all as likely.
     pub fn draw(&self, rng: &mut impl Rng) -> Genotype {
         Genotype { genes: (0..self.genes).map(|place| self.gene(place, rng)).collect() }
     }
@@ -61,9 +102,20 @@ impl Space {
     }
 
     fn gene(&self, place: usize, rng: &mut impl Rng) -> Gene {
-        let (_, op) = &self.ops[rng.random_range(0..self.ops.len())];
-        let operands = (0..op.operand_count()).map(|_| rng.random_range(0..INITIAL_NODES + place)).collect();
-        Gene { op: *op, operands }
+        let op = match self.drawing.uniform {
+            Uniform::Operations => self.ops[rng.random_range(0..self.ops.len())].1,
+            Uniform::Primitives => {
+                let operations = &self.primitives[rng.random_range(0..self.primitives.len())];
+                operations[rng.random_range(0..operations.len())]
+            }
+        };
+        let (count, earlier) = (op.operand_count(), INITIAL_NODES + place);
+        let operands = if self.drawing.replacement {
+            (0..count).map(|_| rng.random_range(0..earlier)).collect()
+        } else {
+            rand::seq::index::sample(rng, earlier, count).into_vec()
+        };
+        Gene { op, operands }
     }
 
     /// Reads what [`Genotype`] prints.
@@ -157,8 +209,15 @@ impl fmt::Display for Genotype {
 
 fn name(op: Op) -> String {
     match op {
-        Op::Prim(prim) => prim.name().to_owned(),
         Op::Moment(moment) => format!("{}[{}]", moment.moment().name(), moment.over()),
+        Op::Prim(_) | Op::Input | Op::Constant(_) | Op::Param(_) => primitive_name(op).to_owned(),
+    }
+}
+
+fn primitive_name(op: Op) -> &'static str {
+    match op {
+        Op::Prim(prim) => prim.name(),
+        Op::Moment(moment) => moment.moment().name(),
         Op::Input | Op::Constant(_) | Op::Param(_) => unreachable!("genes compute something"),
     }
 }

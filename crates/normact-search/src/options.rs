@@ -1,6 +1,7 @@
 //! What is compared and how: strategies, evolution, and what a worker needs to know.
 
 use normact_ir::Layer;
+use serde::{Deserialize, Serialize};
 
 use crate::fitness::Protocol;
 use crate::genotype::Space;
@@ -47,7 +48,7 @@ impl Strategy {
 }
 
 /// How evolution goes. The defaults are those of the paper as far as they are known.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evolution {
     /// Layers that can have children: so many of the most recent ones.
     pub population: usize,

@@ -5,9 +5,13 @@
 
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
+use serde::{Deserialize, Serialize};
+
+use crate::ranking::mean;
 
 /// How the winner of a tournament is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Winner {
     /// The highest mean over the anchors.
     Average,
@@ -29,10 +33,7 @@ pub fn tournament(scores: &[Vec<f64>], window: usize, share: f64, winner: Winner
     // In the order of age, so that ties do not depend on the order of drawing.
     contestants.sort_unstable();
     match winner {
-        Winner::Average => {
-            let mean = |&index: &usize| scores[index].iter().sum::<f64>() / scores[index].len() as f64;
-            contestants.into_iter().max_by(|a, b| mean(a).total_cmp(&mean(b)))
-        }
+        Winner::Average => contestants.into_iter().max_by(|&a, &b| mean(&scores[a]).total_cmp(&mean(&scores[b]))),
         Winner::Pareto => {
             let front = front(&contestants.iter().map(|&index| scores[index].as_slice()).collect::<Vec<_>>());
             front.choose(rng).map(|&place| contestants[place])

@@ -68,7 +68,7 @@ impl SearchError {
 }
 
 /// How long a worker with nothing to do waits before it looks again.
-const IDLE: Duration = Duration::from_millis(100);
+pub(crate) const IDLE: Duration = Duration::from_millis(100);
 
 /// Works on the search in the database at `url` until it is complete, or until `stop` is set. What happens on the
 /// way and is no error goes to `notify`, also from another thread.

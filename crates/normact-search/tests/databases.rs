@@ -8,7 +8,8 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use normact_search::{End, Measurement, SearchError, Store, StoreError};
+use normact_search::{End, SearchError, Store, StoreError, Training, Trainings, measure};
+use std::sync::atomic::AtomicBool;
 use support::{
     Judge, assert_sound, begin, databases, execute, finish, history, postgresql, runs, server, sqlite, undisturbed,
 };
@@ -48,7 +49,7 @@ fn a_database_of_a_newer_version_is_refused() {
         begin(&url, 3);
         execute(&url, "UPDATE schema_version SET version = 99");
         for newer in [Store::open(&url).unwrap_err(), Store::open_existing(&url).unwrap_err()] {
-            assert_eq!(newer.to_string(), "the database has schema 99, and this program knows schemas up to 3");
+            assert_eq!(newer.to_string(), "the database has schema 99, and this program knows schemas up to 4");
             assert!(newer.help().is_some());
         }
     }
@@ -128,24 +129,43 @@ fn a_database_of_the_first_version_is_brought_up_to_date() {
         assert!(finish(&url, &mut Judge { fails_after: 25, ..Judge::quick() }).is_err());
         let before = history(&url);
         execute(&url, BACK_TO_THE_FIRST);
-        let measurement = Measurement {
-            graph: before[0].graph.clone(),
-            seed: u64::MAX,
-            network: "one".to_owned(),
-            score: 0.1 + 0.2,
-            seconds: 1.5,
-        };
         let mut store = Store::open_existing(&url).unwrap();
         assert_eq!(history(&url), before);
-        store.keep_measurement("long", &measurement).unwrap();
-        // A second process that measured the same comes too late.
-        store.keep_measurement("long", &Measurement { score: 0.0, ..measurement.clone() }).unwrap();
-        assert_eq!(store.measurements("long").unwrap(), [measurement]);
-        assert_eq!(store.measurements("short").unwrap(), []);
+        assert_eq!(store.measurements("long").unwrap(), []);
         store.begin_search("a", "config", &runs(20)).expect("its keys are those of today");
         assert_eq!(store.runs().unwrap(), runs(20));
         assert_eq!(finish(&url, &mut Judge::quick()), Ok(End::Complete));
         assert_eq!(history(&url), undisturbed(20), "it goes on as if it had been of this version from the start");
+    }
+}
+
+#[test]
+fn measurements_from_before_they_had_leases_stay() {
+    for (_folder, url) in databases() {
+        begin(&url, 3);
+        execute(
+            &url,
+            "DROP TABLE measurements;
+             CREATE TABLE measurements (protocol TEXT NOT NULL, graph TEXT NOT NULL, seed BIGINT NOT NULL,
+                 network TEXT NOT NULL, score DOUBLE PRECISION NOT NULL, seconds DOUBLE PRECISION NOT NULL,
+                 measured_at DOUBLE PRECISION NOT NULL, PRIMARY KEY (protocol, graph, seed, network));
+             INSERT INTO measurements VALUES ('long', 'one', -1, 'net', 0.1, 1.5, 2.5);
+             UPDATE schema_version SET version = 3",
+        );
+        let training = |seed| Training { graph: "one".to_owned(), seed, network: "net".to_owned() };
+        let wanted = [training(u64::MAX), training(7)];
+        let trainings = Trainings { protocol: "long", wanted: &wanted, lease_seconds: 60.0, max_deaths: 0 };
+        let mut made = vec![];
+        let mut train = |training: &Training| {
+            made.push(training.clone());
+            Ok(0.2)
+        };
+        measure(&url, &trainings, &mut train, &AtomicBool::new(false), &|_| ()).unwrap();
+        assert_eq!(made, [training(7)]);
+        let mut scores: Vec<f64> =
+            Store::open(&url).unwrap().measurements("long").unwrap().iter().map(|one| one.score).collect();
+        scores.sort_by(f64::total_cmp);
+        assert_eq!(scores, [0.1, 0.2]);
     }
 }
 

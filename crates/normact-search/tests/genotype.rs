@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use normact_ir::{Inputs, Mode, Shape, evaluate, json};
-use normact_search::{Genotype, Space, structure};
+use normact_search::{Drawing, Genotype, Space, Uniform, structure};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -76,6 +76,35 @@ fn operations_and_operands_are_uniform() {
             assert!((0..place + 4).all(|operand| (operands[&(place, operand)] / share - 1.0).abs() < 0.2));
         }
     }
+}
+
+/// Says of the first of many genes how often each operation came, and whether both operands were one node.
+fn first_genes(drawing: Drawing) -> (HashMap<String, f64>, bool) {
+    const DRAWN: usize = 40_000;
+    let space = Space::evonorm(1, false).drawn(drawing);
+    let mut rng = ChaCha8Rng::seed_from_u64(SEED);
+    let (mut shares, mut repeats) = (HashMap::new(), false);
+    for _ in 0..DRAWN {
+        let gene = space.draw(&mut rng).to_string();
+        let (op, rest) = gene.split_once('(').unwrap();
+        *shares.entry(op.to_owned()).or_insert(0.0) += 1.0 / DRAWN as f64;
+        repeats |= rest.trim_end_matches(')').split_once(',').is_some_and(|(a, b)| a == b);
+    }
+    (shares, repeats)
+}
+
+#[test]
+fn a_moment_can_count_once_and_operands_can_be_different() {
+    let (shares, repeats) = first_genes(Drawing { uniform: Uniform::Primitives, replacement: false });
+    assert!(!repeats);
+    assert_eq!(shares.len(), 24);
+    for (op, share) in shares {
+        // 12 elementwise primitives and 3 moments, each with 4 index sets.
+        let expected = if op.contains('[') { 1.0 / 15.0 / 4.0 } else { 1.0 / 15.0 };
+        assert!((share / expected - 1.0).abs() < 0.15, "{op}: {share}");
+    }
+    let (shares, repeats) = first_genes(Drawing::default());
+    assert!(repeats && shares.values().all(|share| (share * 24.0 - 1.0).abs() < 0.15), "{shares:?}");
 }
 
 #[test]

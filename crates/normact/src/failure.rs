@@ -23,10 +23,45 @@ impl Failure {
         Self { message: text.into(), help: None, is_rendered: true }
     }
 
+    /// The message with its help in parentheses, for where it becomes a part of another one.
+    pub(crate) fn in_words(&self) -> String {
+        let message = self.message.trim_end().trim_start_matches("error: ");
+        self.help.as_ref().map_or(message.to_owned(), |help| format!("{message} ({help})"))
+    }
+
+    /// A message with what to do about it, if anything is.
+    pub(crate) fn with(message: impl Into<String>, help: Option<impl Into<String>>) -> Self {
+        Self { help: help.map(Into::into), ..Self::new(message) }
+    }
+
     /// Adds what to do about it.
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+}
+
+/// A value that an option cannot have. Where the option stands, in a file or on the command line, is known to
+/// whoever reads it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Impossible {
+    /// The option, `quality.steps` for one in a table.
+    pub key: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub help: String,
+}
+
+impl Impossible {
+    pub(crate) fn new(key: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { key, message: message.into(), help: help.into() }
+    }
+}
+
+impl From<Impossible> for Failure {
+    fn from(Impossible { message, help, .. }: Impossible) -> Self {
+        Failure::new(message).help(help)
     }
 }
 

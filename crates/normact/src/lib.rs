@@ -28,6 +28,6 @@ pub mod search;
 pub mod train;
 
 pub use compile::{built_in_module, from_text, module, module_from_layer};
-pub use failure::Failure;
+pub use failure::{Failure, Impossible};
 pub use normact_burn::{NormAct, Path, upstream};
 pub use {normact_egraph as egraph, normact_ir as ir, normact_syntax as syntax};

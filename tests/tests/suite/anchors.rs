@@ -3,7 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::{Device, Gradients, Tensor};
-use normact::anchors::{Anchor, Architecture, Ends, Network, Stem, slots};
+use normact::anchors::{Anchor, Architecture, Ends, Network, SqueezeExcite, Stem, slots};
 
 use crate::support::layer;
 
@@ -36,11 +36,106 @@ fn parameter_counts_are_the_published_ones() {
     }
 }
 
+/// The trainable values of MobileNetV2 or EfficientNet-B0, from the tables of their papers: for each stage the
+/// expansion, the channels, the number of blocks and the kernel; normalizations have two values a channel.
+fn inverted_residuals(
+    stem: usize,
+    stages: [(usize, usize, usize, usize); 7],
+    head: usize,
+    classes: usize,
+    squeezes: bool,
+) -> usize {
+    let mut count = 3 * 3 * 3 * stem + 2 * stem;
+    let mut inputs = stem;
+    for (expansion, channels, blocks, kernel) in stages {
+        for _ in 0..blocks {
+            let hidden = inputs * expansion;
+            count += if expansion > 1 { inputs * hidden + 2 * hidden } else { 0 };
+            count += kernel * kernel * hidden + 2 * hidden;
+            let squeezed = inputs / 4;
+            count += if squeezes { 2 * hidden * squeezed + squeezed + hidden } else { 0 };
+            count += hidden * channels + 2 * channels;
+            inputs = channels;
+        }
+    }
+    count + inputs * head + 2 * head + head * classes + classes
+}
+
+/// The same of the pre-activation ResNet-50; the channels are those of the inner convolutions.
+fn bottlenecks(stem: usize, channels: [usize; 4], classes: usize) -> usize {
+    let mut count = 7 * 7 * 3 * stem;
+    let mut inputs = stem;
+    for (middle, blocks) in channels.into_iter().zip([3, 4, 6, 3]) {
+        for block in 0..blocks {
+            count += inputs * middle + 9 * middle * middle + middle * 4 * middle;
+            count += if block == 0 { inputs * 4 * middle } else { 0 };
+            count += 2 * (inputs + middle + middle);
+            inputs = 4 * middle;
+        }
+    }
+    count + 2 * inputs + inputs * classes + classes
+}
+
+#[test]
+fn parameter_counts_of_the_search_follow_from_the_published_tables() {
+    let mobile = |stem, c: [usize; 7], head, classes| {
+        let [a, b, d, e, f, g, h] = c;
+        let stages = [(1, a, 1, 3), (6, b, 2, 3), (6, d, 3, 3), (6, e, 4, 3), (6, f, 3, 3), (6, g, 3, 3), (6, h, 1, 3)];
+        inverted_residuals(stem, stages, head, classes, false)
+    };
+    let efficient = |stem, c: [usize; 7], head, classes| {
+        let [a, b, d, e, f, g, h] = c;
+        let stages = [(1, a, 1, 3), (6, b, 2, 3), (6, d, 2, 5), (6, e, 3, 3), (6, f, 3, 5), (6, g, 4, 5), (6, h, 1, 3)];
+        inverted_residuals(stem, stages, head, classes, true)
+    };
+    // The way of counting gives the published numbers.
+    assert_eq!(bottlenecks(64, [64, 128, 256, 512], 1000), 25_549_352);
+    assert_eq!(mobile(32, [16, 24, 32, 64, 96, 160, 320], 1280, 1000), 3_504_872);
+    assert_eq!(efficient(32, [16, 24, 40, 80, 112, 192, 320], 1280, 1000), 5_288_548);
+    // A quarter of the channels, and a half in multiples of 8; MobileNetV2 keeps all of its last ones.
+    for (architecture, expected) in [
+        (Architecture::ResNet50, bottlenecks(16, [16, 32, 64, 128], 10)),
+        (Architecture::MobileNetV2, mobile(16, [8, 16, 16, 32, 48, 80, 160], 1280, 10)),
+        (Architecture::EfficientNetB0, efficient(16, [8, 16, 24, 40, 56, 96, 160], 640, 10)),
+    ] {
+        let network = network(&Anchor::search(architecture), "bn_relu", CIFAR, 0);
+        assert_eq!(network.parameter_count(), expected, "{architecture:?}");
+    }
+}
+
+#[test]
+fn squeeze_excite_can_hold_the_layer_or_be_left_out() {
+    let of = |squeeze_excite| Anchor { squeeze_excite, ..Anchor::search(Architecture::EfficientNetB0) };
+    let count = |squeeze_excite| network(&of(squeeze_excite), "bn_relu", CIFAR, 0).parameter_count();
+    let [published, layer, absent] = [SqueezeExcite::Published, SqueezeExcite::Layer, SqueezeExcite::Absent];
+    assert_eq!([published, layer, absent].map(|choice| slots(&of(choice))), [[33, 16], [49, 16], [33, 16]]);
+    // Two values for each channel that the blocks squeeze to: a quarter of their inputs.
+    let inputs = [16, 8, 16, 16, 24, 24, 40, 40, 40, 56, 56, 56, 96, 96, 96, 96];
+    let squeezed: Vec<usize> = inputs.iter().map(|inputs| inputs / 4).collect();
+    assert_eq!(count(layer) - count(published), 2 * squeezed.iter().sum::<usize>());
+    let expansion = |block: usize| if block == 0 { 1 } else { 6 };
+    let of_block = |(block, (inputs, squeezed)): (usize, (usize, &usize))| {
+        let hidden = inputs * expansion(block);
+        2 * hidden * squeezed + squeezed + hidden
+    };
+    let all: usize = inputs.into_iter().zip(&squeezed).enumerate().map(of_block).sum();
+    assert_eq!(count(published) - count(absent), all);
+    let device = Device::flex();
+    let scores = |choice| -> Vec<f32> {
+        let small = Anchor { width: 0.05, depth: 0.01, ..of(choice) };
+        let network = Network::new(&small, &super::support::layer("gn_silu", &[]), CIFAR, 1, &device).unwrap();
+        network.forward(images(2, 16, &device)).try_into_vec_as().unwrap()
+    };
+    let all = [published, layer, absent].map(scores);
+    assert!(all.iter().flatten().all(|score| score.is_finite()));
+    assert!(all[0] != all[1] && all[1] != all[2] && all[0] != all[2], "each is another network");
+}
+
 #[test]
 fn networks_of_full_depth_give_a_score_for_each_class() {
     for architecture in Architecture::ALL {
         for stem in [Stem::Cifar, Stem::ImageNet] {
-            let anchor = Anchor { stem, ..Anchor::search(architecture) };
+            let anchor = Anchor { stem, resolution: 33, ..Anchor::search(architecture) };
             let device = Device::flex();
             let network = Network::new(&anchor, &layer("evonorm_s0", &[]), CIFAR, 1, &device).unwrap();
             let scores: Vec<f32> = network.forward(images(2, 33, &device)).try_into_vec_as().unwrap();
@@ -127,4 +222,9 @@ fn impossible_sizes_are_refused() {
     check(Anchor { depth: -1.0, ..base }, "resnet-50: a depth of -1 is not possible");
     check(Anchor { depth: 1e9, ..base }, "resnet-50: a depth of 1000000000 is not possible");
     check(Anchor { resolution: 0, ..base }, "resnet-50: images of 0 by 0 are not possible");
+    check(Anchor { resolution: 7, ..base }, "resnet-50: 7 by 7 pixels, reduced by 8, are less than one");
+    let large = Anchor { resolution: 24, ..Anchor::image_net(Architecture::ResNet50) };
+    check(large, "resnet-50: 24 by 24 pixels, reduced by 32, are less than one");
+    let excites = Anchor { squeeze_excite: SqueezeExcite::Absent, ..base };
+    check(excites, "resnet-50 has no squeeze-excite");
 }

@@ -94,7 +94,7 @@ fn a_layer_that_ignores_its_input_is_rejected_before_a_network_is_built() {
     let impossible = Anchor { width: f64::NAN, ..tiny(Architecture::ResNet50) };
     let found = rejected(&blind, impossible, &Rejection::default());
     assert_eq!((found.reason, found.anchor), (Reason::Structure, None));
-    assert_eq!(found.detail, "the output does not depend on x");
+    assert_eq!(found.detail, "the output does not depend on the input");
 }
 
 #[test]
@@ -122,35 +122,96 @@ fn a_layer_without_normalization_is_rejected_with_the_reason_and_the_network() {
     assert_eq!(quality.reason, Reason::Quality, "{}", quality.detail);
 }
 
-#[test]
-fn known_layers_pass_the_probe_in_every_network() {
-    for name in ["evonorm_s0", "evonorm_b0", "bn_relu", "gn_relu"] {
-        let (code, report, messages) = run(&[
-            "probe",
-            name,
-            "--device",
-            "cpu",
-            "--width",
-            "0.05",
-            "--depth",
-            "0.01",
-            "--quality-steps",
-            "30",
-            "--stability-steps",
-            "4",
-            "--json",
-        ]);
-        assert_eq!(code, 0, "{report}{messages}");
-        let report: Value = serde_json::from_str(&report).unwrap();
-        assert_eq!(report["passed"], true);
-        let tests = report["tests"].as_array().unwrap();
-        let names: Vec<&str> = tests.iter().map(|test| test["test"].as_str().unwrap()).collect();
-        assert_eq!(names, ["structure", "quality", "stability", "quality", "stability", "quality", "stability"]);
-        let ascent = &tests[2]["figures"]["ascent"];
-        assert_eq!((&ascent["steps"], &ascent["end"]), (&4.into(), &"stable".into()));
+/// Networks that are small enough for a test; the tests of the probe are its own.
+const SMALL_NETWORKS: [&str; 8] = ["--width", "0.05", "--depth", "0.01", "--batch", "16", "--device", "cpu"];
+
+/// A probe with all of its tests: its report and exit code.
+fn probed(layer: &str) -> (Value, i32) {
+    let (code, report, messages) = run(&[&["probe", layer, "--json"], &SMALL_NETWORKS[..]].concat());
+    assert!(code != 2, "{messages}");
+    (serde_json::from_str(&report).unwrap(), code)
+}
+
+fn passes_the_probe(layer: &str) {
+    let (report, code) = probed(layer);
+    assert_eq!((code, &report["passed"]), (0, &true.into()), "{report}");
+    let tests = report["tests"].as_array().unwrap();
+    let names: Vec<&str> = tests.iter().map(|test| test["test"].as_str().unwrap()).collect();
+    assert_eq!(names, ["structure", "quality", "stability", "quality", "stability", "quality", "stability"]);
+    for (quality, stability) in [(1, 2), (3, 4), (5, 6)] {
+        let (score, ascent) = (&tests[quality]["figures"]["score"], &tests[stability]["figures"]["ascent"]);
+        assert_eq!((&score["steps"], &ascent["steps"], &ascent["end"]), (&100.into(), &100.into(), &"stable".into()));
+        assert!(score["accuracy"].as_f64() >= Some(0.2), "{score}");
         assert!(ascent["largest_norm"].as_f64() >= ascent["first_norm"].as_f64(), "{ascent}");
-        assert!(tests[1]["figures"]["score"]["accuracy"].as_f64() >= Some(0.2), "{tests:?}");
     }
+}
+
+#[test]
+fn evonorm_s0_passes_the_probe_in_every_network() {
+    passes_the_probe("evonorm_s0");
+}
+
+#[test]
+fn evonorm_b0_passes_the_probe_in_every_network() {
+    passes_the_probe("evonorm_b0");
+}
+
+#[test]
+fn bn_relu_passes_the_probe_in_every_network() {
+    passes_the_probe("bn_relu");
+}
+
+#[test]
+fn gn_relu_passes_the_probe_in_every_network() {
+    passes_the_probe("gn_relu");
+}
+
+#[test]
+fn a_layer_that_explodes_fails_for_stability_in_every_network() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("unbounded.nact");
+    std::fs::write(&path, UNBOUNDED).unwrap();
+    let (report, code) = probed(path.to_str().unwrap());
+    assert_eq!(code, 1);
+    let of = |test: &str| {
+        let tests = report["tests"].as_array().unwrap().iter().filter(|one| one["test"] == test);
+        tests.map(|one| one["passed"].as_bool().unwrap()).collect::<Vec<bool>>()
+    };
+    assert_eq!((of("structure"), of("stability")), (vec![true], vec![false; 3]), "{report}");
+}
+
+/// A layer is rejected by a probe under a search's file if and only if it is by that search.
+#[test]
+fn a_probe_under_the_file_of_a_search_has_its_tests() {
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let tests = "[rejection]\nquality = { steps = 4, accuracy = 0.05 }\nstability = { steps = 1 }\n\
+                 [task]\nbatch = 8\nsteps = 8\nlearning_rate = 0.02\n\
+                 [anchors.little]\narchitecture = \"resnet-50\"\nwidth = 0.05\ndepth = 0.01\nresolution = 8\n";
+    let welcome = write("welcome.toml", tests);
+    let strict = write("strict.toml", &format!("{tests}[space]\nmere_statistics = false\n"));
+    let mere = write("mere.nact", "layer mere(x) { param v = 1  mean[instance](x) * v }");
+    let hidden = write("hidden.nact", "layer hidden(x) { param v = 1  (x - x) * v + 1 }");
+    let probe = |layer: &str, config: &str| run(&["probe", layer, "--config", config, "--device", "cpu"]);
+    let (_, report, messages) = probe(&mere, &welcome);
+    assert!(report.contains("structure  -                passed"), "{report}{messages}");
+    let (_, report, _) = probe("evonorm_s0", &welcome);
+    assert!(report.contains("quality    little ") && report.contains("after 4 steps"), "{report}");
+    let (code, report, _) = probe(&mere, &strict);
+    assert!(code == 1 && report.contains("the output is a mere statistic, the same at every position"), "{report}");
+    for config in [&welcome, &strict] {
+        let (code, report, _) = probe(&hidden, config);
+        assert!(code == 1 && report.contains("the output does not depend on the input"), "{report}");
+        assert_eq!(report.lines().count(), 2, "nothing is trained: {report}");
+    }
+    let (code, report, _) = run(&["probe", &hidden, "--device", "cpu"]);
+    assert!(code == 1 && report.contains("the output does not depend on the input"), "{report}");
+    let (code, _, messages) = run(&["probe", &mere, "--config", &welcome, "--batch", "9"]);
+    assert!(code == 2 && messages.contains("cannot be used with"), "{messages}");
 }
 
 #[test]
@@ -164,7 +225,10 @@ fn a_probe_says_why_a_layer_is_rejected() {
     let (code, report, _) = run(&["probe", &write("blind.nact", BLIND), "--device", "cpu"]);
     assert_eq!(code, 1, "{report}");
     let lines: Vec<&str> = report.lines().collect();
-    assert!(lines[0].starts_with("structure ") && lines[0].ends_with("the output does not depend on x"), "{report}");
+    assert!(
+        lines[0].starts_with("structure ") && lines[0].ends_with("the output does not depend on the input"),
+        "{report}"
+    );
     assert!(lines.len() == 2 && lines[1].starts_with("blind is rejected ("), "{report}");
 
     let unbounded = write("unbounded.nact", UNBOUNDED);
@@ -199,7 +263,8 @@ fn impossible_options_of_a_probe_are_refused() {
     check(&["--accuracy", "20"], "an accuracy of 20 is not possible");
     check(&["--limit", "inf"], "a limit of inf is not possible");
     check(&["--step-size", "0"], "a step size of 0 is not possible");
-    check(&["--batch", "0"], "a batch of 0 cannot be taken from 1154 images");
+    check(&["--batch", "0"], "a batch of 0 images trains nothing");
+    check(&["--batch", "1155"], "a batch of 1155 cannot be taken from 1154 images");
     check(&["--lr", "nan"], "a learning rate of NaN does not train");
     check(&["--anchor", "vgg"], "resnet-50");
     check(&["--data", "no/such/folder"], "no/such/folder is not a folder");

@@ -143,10 +143,11 @@ impl Store {
         rows.iter().map(|row| Ok((row.text(0)?.to_owned(), row.text(1)?.to_owned()))).collect()
     }
 
-    /// Prolongs a lease; tells whether it was still held.
+    /// Prolongs a lease, of an evaluation or of a training after the search; tells whether it was still held.
     pub(crate) fn prolong(&mut self, token: &str, lease_seconds: f64) -> Result<bool, StoreError> {
         let sql = "UPDATE evaluations SET lease_until = {now} + $1 WHERE token = $2 AND state = 'leased'";
-        Ok(self.connection.execute(sql, &[lease_seconds.into(), token.into()])? > 0)
+        let is_held = self.connection.execute(sql, &[lease_seconds.into(), token.into()])? > 0;
+        Ok(is_held || self.prolong_training(token, lease_seconds)?)
     }
 
     /// Gives a lease back, as if it had not been taken.

@@ -5,7 +5,12 @@ use super::connection::Connection;
 use super::database::Database;
 
 /// The scripts that bring a database from one version to the next.
-const SCRIPTS: &[&str] = &[include_str!("schema.sql"), include_str!("measurements.sql"), include_str!("batches.sql")];
+const SCRIPTS: &[&str] = &[
+    include_str!("schema.sql"),
+    include_str!("measurements.sql"),
+    include_str!("batches.sql"),
+    include_str!("measurement_leases.sql"),
+];
 
 /// Makes tables that are missing, where that is wanted, and brings older ones up to date.
 pub(super) fn bring_up_to_date(connection: &mut Connection, makes_tables: bool) -> Result<(), StoreError> {

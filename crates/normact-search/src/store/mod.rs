@@ -37,7 +37,8 @@ use connection::Connection;
 use database::Row;
 pub use error::StoreError;
 pub(crate) use leases::{Lease, Task};
-pub use measurements::Measurement;
+pub(crate) use measurements::TrainingState;
+pub use measurements::{Measurement, Training};
 use place::Place;
 pub use place::place_of;
 pub(crate) use proposals::{Batch, Fate, Proposal};
@@ -182,6 +183,15 @@ impl Store {
     /// The database holds no search.
     pub fn config(&mut self) -> Result<String, StoreError> {
         let rows = self.connection.query("SELECT config FROM search", &[])?;
+        rows.first().ok_or(StoreError::NoSearch)?.text(0).map(str::to_owned)
+    }
+
+    /// What tells the search from others, as it was begun.
+    ///
+    /// # Errors
+    /// The database holds no search.
+    pub fn fingerprint(&mut self) -> Result<String, StoreError> {
+        let rows = self.connection.query("SELECT fingerprint FROM search", &[])?;
         rows.first().ok_or(StoreError::NoSearch)?.text(0).map(str::to_owned)
     }
 

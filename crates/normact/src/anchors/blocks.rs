@@ -5,7 +5,8 @@ use burn::nn::conv::Conv2d;
 use burn::tensor::{Tensor, activation};
 
 use super::network::Parts;
-use super::plan::{BlockPlan, Form};
+use super::plan::{BlockPlan, Form, SqueezePlan};
+use crate::train::{enter, pooled};
 use crate::{Failure, NormAct};
 
 /// Part of a [`super::Network`]: images to images.
@@ -17,8 +18,7 @@ pub(super) enum Block {
     InvertedResidual(InvertedResidual),
 }
 
-/// `x + conv3(act3(conv2(act2(conv1(act1(x))))))`. Where the size changes, the sum's other side is a 1x1
-/// convolution of `act1(x)` in place of `x`.
+/// `x + conv3(act3(conv2(act2(conv1(act1(x))))))`; see [`enter`].
 #[derive(Module, Debug)]
 pub(super) struct Bottleneck {
     norm_act1: NormAct,
@@ -43,11 +43,12 @@ pub(super) struct InvertedResidual {
     adds_input: bool,
 }
 
-/// `x * sigmoid(expand(silu(reduce(mean of x over positions))))`, Hu et al. 2018 with the activation of
-/// EfficientNet.
+/// `x * sigmoid(expand(act(reduce(mean of x over positions))))`, Hu et al. 2018; the activation is EfficientNet's
+/// SiLU, or the layer.
 #[derive(Module, Debug)]
 pub(super) struct SqueezeExcite {
     reduce: Conv2d,
+    norm_act: Option<NormAct>,
     expand: Conv2d,
 }
 
@@ -62,19 +63,19 @@ impl Block {
                 conv2: parts.weights.conv(middle, middle, 3, stride),
                 norm_act3: parts.norm_act(middle)?,
                 conv3: parts.weights.conv(middle, outputs, 1, 1),
-                shortcut: (inputs != outputs || stride > 1).then(|| parts.weights.conv(inputs, outputs, 1, stride)),
+                shortcut: parts.weights.shortcut(inputs, outputs, stride),
             }),
-            Form::InvertedResidual { expanded, kernel, squeezed } => {
+            Form::InvertedResidual { expanded, kernel, squeeze } => {
                 let expands = expanded != inputs;
                 Self::InvertedResidual(InvertedResidual {
                     expand: expands.then(|| parts.weights.conv(inputs, expanded, 1, 1)),
                     expand_norm_act: if expands { Some(parts.norm_act(expanded)?) } else { None },
                     depthwise: parts.weights.depthwise(expanded, kernel, stride),
                     depthwise_norm_act: parts.norm_act(expanded)?,
-                    squeeze_excite: squeezed.map(|squeezed| SqueezeExcite {
-                        reduce: parts.weights.pointwise_with_bias(expanded, squeezed),
-                        expand: parts.weights.pointwise_with_bias(squeezed, expanded),
-                    }),
+                    squeeze_excite: match squeeze {
+                        Some(squeeze) => Some(SqueezeExcite::new(squeeze, expanded, parts)?),
+                        None => None,
+                    },
                     project: parts.weights.conv(expanded, outputs, 1, 1),
                     affine: parts.affine(outputs)?,
                     adds_input: inputs == outputs && stride == 1,
@@ -93,11 +94,7 @@ impl Block {
 
 impl Bottleneck {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let activated = self.norm_act1.forward(x.clone());
-        let kept = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(activated.clone()),
-            None => x,
-        };
+        let [activated, kept] = enter(&self.norm_act1, self.shortcut.as_ref(), x);
         let hidden = self.norm_act2.forward(self.conv1.forward(activated));
         let hidden = self.norm_act3.forward(self.conv2.forward(hidden));
         kept + self.conv3.forward(hidden)
@@ -121,10 +118,20 @@ impl InvertedResidual {
 }
 
 impl SqueezeExcite {
+    fn new(plan: SqueezePlan, channels: usize, parts: &mut Parts<'_>) -> Result<Self, Failure> {
+        Ok(Self {
+            reduce: parts.weights.pointwise_with_bias(channels, plan.channels),
+            norm_act: if plan.has_layer { Some(parts.norm_act(plan.channels)?) } else { None },
+            expand: parts.weights.pointwise_with_bias(plan.channels, channels),
+        })
+    }
+
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [samples, channels, height, width] = x.dims();
-        let pooled = x.clone().reshape([samples, channels, height * width]).mean_dim(2);
-        let squeezed = activation::silu(self.reduce.forward(pooled.reshape([samples, channels, 1, 1])));
+        let reduced = self.reduce.forward(pooled(x.clone()));
+        let squeezed = match &self.norm_act {
+            Some(norm_act) => norm_act.forward(reduced),
+            None => activation::silu(reduced),
+        };
         x * activation::sigmoid(self.expand.forward(squeezed))
     }
 }

@@ -1,12 +1,12 @@
 //! The networks a layer is judged in: ResNet-50, MobileNetV2 and EfficientNet-B0, with the layer in
 //! every place where the original has a normalization and an activation.
 //!
-//! What is exact: blocks, kernels, strides, widths and their rounding, squeeze-excite with its own
-//! activation, weights and biases. A normalization without an activation (the projection that ends
+//! What is exact: blocks, kernels, strides, widths and their rounding, squeeze-excite, weights and biases. A normalization without an activation (the projection that ends
 //! an inverted residual block) becomes the scale and shift per channel alone. ResNet-50 is the
 //! pre-activation form (He et al. 2016, "Identity Mappings in Deep Residual Networks") with the
 //! stride in the 3x3 convolution, as in the code of EvoNorm's authors. Dropout and stochastic depth are
-//! left out: they are part of training on ImageNet and not of the search.
+//! left out: they are part of training on ImageNet and not of the search. What becomes of squeeze-excite's own
+//! activation is open in the paper, and [`SqueezeExcite`] a choice.
 //!
 //! On CIFAR the first two convolutions that reduce the image have stride 1 (Liu et al. 2020,
 //! section 4.2). In ResNet-50 these are the first convolution and the one that opens the second of the
@@ -19,12 +19,14 @@ mod blocks;
 mod network;
 mod plan;
 
+use std::fmt;
+
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 pub use network::{Ends, Network, slots};
 
-use crate::Failure;
+use crate::{Failure, Impossible};
 
 /// A published network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ValueEnum)]
@@ -69,6 +71,29 @@ pub enum Stem {
     ImageNet,
 }
 
+impl Stem {
+    /// The name as it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cifar => "cifar",
+            Self::ImageNet => "imagenet",
+        }
+    }
+}
+
+/// What becomes of the squeeze-excite of EfficientNet-B0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SqueezeExcite {
+    /// It stays as it is, with its own activation.
+    #[default]
+    Published,
+    /// The layer takes the place of its activation, on images of one pixel.
+    Layer,
+    /// It is left out.
+    Absent,
+}
+
 /// A network and its size. Any values can be written down; [`Anchor::check`] refuses impossible ones.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +108,9 @@ pub struct Anchor {
     pub depth: f64,
     /// Height and width of the images it is given; a task scales its images to this size.
     pub resolution: usize,
+    /// What becomes of squeeze-excite, in the network that has it.
+    #[serde(default)]
+    pub squeeze_excite: SqueezeExcite,
 }
 
 /// The widest and deepest networks that make sense, against slips of the pen.
@@ -97,41 +125,81 @@ impl Anchor {
             Architecture::ResNet50 => 0.25,
             Architecture::MobileNetV2 | Architecture::EfficientNetB0 => 0.5,
         };
-        Self { architecture, stem: Stem::Cifar, width, depth: 1.0, resolution: 24 }
+        Self { width, ..Self::of(architecture, Stem::Cifar, 24) }
     }
 
     /// The network as published for ImageNet.
     pub fn image_net(architecture: Architecture) -> Self {
-        Self { architecture, stem: Stem::ImageNet, width: 1.0, depth: 1.0, resolution: 224 }
+        Self::of(architecture, Stem::ImageNet, 224)
+    }
+
+    /// The network as published.
+    fn of(architecture: Architecture, stem: Stem, resolution: usize) -> Self {
+        Self { architecture, stem, width: 1.0, depth: 1.0, resolution, squeeze_excite: SqueezeExcite::default() }
     }
 
     /// A network for small images and a small machine: an eighth of the channels, a third of the blocks,
     /// images of 12x12. Its last images are 2x2, so that statistics over positions still have something
     /// to average.
     pub fn small(architecture: Architecture) -> Self {
-        Self { architecture, stem: Stem::Cifar, width: 0.125, depth: 0.33, resolution: 12 }
+        Self { width: 0.125, depth: 0.33, ..Self::of(architecture, Stem::Cifar, 12) }
     }
 
     /// Whether a network of this size can be built.
     ///
     /// # Errors
-    /// A scale or the resolution is not positive, not finite, or absurdly large.
+    /// As [`Self::problems`], the first.
     pub fn check(&self) -> Result<(), Failure> {
-        for (name, value) in [("width", self.width), ("depth", self.depth)] {
+        self.problems().into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))
+    }
+
+    /// What is impossible: a scale or the resolution is not positive, not finite, or absurdly large; images that
+    /// the network reduces to less than a pixel; a choice about a part that the network does not have.
+    pub fn problems(&self) -> Vec<Impossible> {
+        let name = self.architecture.name();
+        let mut problems = vec![];
+        for (key, value) in [("width", self.width), ("depth", self.depth)] {
             if !(value > 0.0 && value <= MAX_SCALE) {
-                return Err(Failure::new(format!("{}: a {name} of {value} is not possible", self.architecture.name()))
-                    .help(format!("give a number above 0 and up to {MAX_SCALE}; 1 is the published network")));
+                let help = format!("give a number above 0 and up to {MAX_SCALE}; 1 is the published network");
+                problems.push(Impossible::new(key, format!("{name}: a {key} of {value} is not possible"), help));
             }
         }
-        if self.resolution == 0 || self.resolution > MAX_RESOLUTION {
-            return Err(Failure::new(format!(
-                "{}: images of {} by {} are not possible",
-                self.architecture.name(),
-                self.resolution,
-                self.resolution
-            ))
-            .help(format!("give a resolution from 1 to {MAX_RESOLUTION}")));
+        let (side, least) = (self.resolution, self.reduction());
+        if side == 0 || side > MAX_RESOLUTION {
+            let message = format!("{name}: images of {side} by {side} are not possible");
+            problems.push(Impossible::new("resolution", message, format!("give {least} to {MAX_RESOLUTION}")));
+        } else if side < least {
+            let message = format!("{name}: {side} by {side} pixels, reduced by {least}, are less than one");
+            let help = format!("give {least} or more, or make the network for small images (`stem = \"cifar\"`)");
+            problems.push(Impossible::new("resolution", message, help));
         }
-        Ok(())
+        let has_squeeze_excite = self.architecture == Architecture::EfficientNetB0;
+        if !has_squeeze_excite && self.squeeze_excite != SqueezeExcite::default() {
+            let message = format!("{name} has no squeeze-excite");
+            problems.push(Impossible::new("squeeze_excite", message, "leave it out; efficientnet-b0 has one"));
+        }
+        problems
+    }
+
+    /// By how much the network reduces the height and width of images.
+    fn reduction(&self) -> usize {
+        match self.stem {
+            Stem::Cifar => 8,
+            Stem::ImageNet => 32,
+        }
+    }
+}
+
+impl fmt::Display for Anchor {
+    /// Everything about it, in words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { architecture, stem, width, depth, resolution, squeeze_excite } = self;
+        write!(f, "{}, {} stem, width {width}, depth {depth}, ", architecture.name(), stem.name())?;
+        write!(f, "{resolution}x{resolution}")?;
+        match squeeze_excite {
+            SqueezeExcite::Published => Ok(()),
+            SqueezeExcite::Layer => f.write_str(", the layer in squeeze-excite"),
+            SqueezeExcite::Absent => f.write_str(", no squeeze-excite"),
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::Anchor;
 use super::blocks::Block;
 use super::plan::{AfterStem, BlockPlan, Form, Plan, plan};
 use crate::data::Dataset;
-use crate::train::{Weights, parameter_count};
+use crate::train::{Weights, parameter_count, pooled};
 use crate::{Failure, NormAct, built_in_module, module_from_layer};
 
 /// An anchor with a layer in it: images `[n, channels, height, width]` to class scores `[n, classes]`.
@@ -87,9 +87,7 @@ impl Network {
             features = head.forward(features);
         }
         features = self.head_norm_act.forward(features);
-        let [samples, channels, height, width] = features.dims();
-        let pooled = features.reshape([samples, channels, height * width]).mean_dim(2);
-        self.classifier.forward(pooled.reshape([samples, channels]))
+        self.classifier.forward(pooled(features).flatten(1, 3))
     }
 
     /// How many numbers training changes. Meaningful for a trainable network only.
@@ -104,7 +102,10 @@ pub fn slots(anchor: &Anchor) -> [usize; 2] {
     let stem = usize::from(stem.then == AfterStem::NormAct);
     let of_block = |block: &BlockPlan| match block.form {
         Form::Bottleneck { .. } => [3, 0],
-        Form::InvertedResidual { expanded, .. } => [1 + usize::from(expanded != block.inputs), 1],
+        Form::InvertedResidual { expanded, squeeze, .. } => {
+            let in_squeeze = squeeze.is_some_and(|squeeze| squeeze.has_layer);
+            [1 + usize::from(expanded != block.inputs) + usize::from(in_squeeze), 1]
+        }
     };
     // The last place is the one before the classifier.
     blocks.iter().map(of_block).fold([stem + 1, 0], |[layers, affines], [l, a]| [layers + l, affines + a])

@@ -1,6 +1,6 @@
 //! Of which blocks a network is made: the published tables, scaled, and what follows from them.
 
-use super::{Anchor, Architecture, Stem};
+use super::{Anchor, Architecture, SqueezeExcite, Stem};
 
 /// Everything that decides a network's form.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,12 +42,16 @@ pub(super) enum Form {
     /// 1x1, 3x3, 1x1; the inner two widths are `middle`.
     Bottleneck { middle: usize },
     /// 1x1 to `expanded` channels (absent where that is no more), depthwise, 1x1.
-    InvertedResidual {
-        expanded: usize,
-        kernel: usize,
-        /// Channels that squeeze-excite goes through, where there is one.
-        squeezed: Option<usize>,
-    },
+    InvertedResidual { expanded: usize, kernel: usize, squeeze: Option<SqueezePlan> },
+}
+
+/// Squeeze-excite within a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SqueezePlan {
+    /// Channels that it goes through.
+    pub(super) channels: usize,
+    /// Whether the layer takes the place of its activation.
+    pub(super) has_layer: bool,
 }
 
 /// One row of a published table: `repeats` blocks, the first of which has the stride.
@@ -131,11 +135,13 @@ pub(super) fn plan(anchor: &Anchor) -> Plan {
             let (outputs, form) = match anchor.architecture {
                 Architecture::ResNet50 => (width * stage.expansion, Form::Bottleneck { middle: width }),
                 Architecture::MobileNetV2 | Architecture::EfficientNetB0 => {
-                    let squeezes = anchor.architecture == Architecture::EfficientNetB0;
+                    let has_squeeze = anchor.architecture == Architecture::EfficientNetB0
+                        && anchor.squeeze_excite != SqueezeExcite::Absent;
+                    let has_layer = anchor.squeeze_excite == SqueezeExcite::Layer;
                     let form = Form::InvertedResidual {
                         expanded: inputs * stage.expansion,
                         kernel: stage.kernel,
-                        squeezed: squeezes.then_some((inputs / 4).max(1)),
+                        squeeze: has_squeeze.then_some(SqueezePlan { channels: (inputs / 4).max(1), has_layer }),
                     };
                     (width, form)
                 }

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
-use normact_emit::{EmittedFile, Options, Target, emit};
+use normact_emit::{EmittedFile, Options};
 
+use super::targets::{self, Language};
 use super::{LayerArgs, Outcome, color_on_stderr, note, weights};
-use crate::{Failure, files};
+use crate::Failure;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -54,29 +54,6 @@ pub(crate) struct Args {
     prefix: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Language {
-    /// A module for Burn
-    Rust,
-    /// A torch.nn.Module
-    Pytorch,
-    /// A function on JAX arrays, and a Flax module
-    Jax,
-    /// An ONNX model
-    Onnx,
-}
-
-impl Language {
-    fn target(self) -> Target {
-        match self {
-            Language::Rust => Target::Rust,
-            Language::Pytorch => Target::Pytorch,
-            Language::Jax => Target::Jax,
-            Language::Onnx => Target::Onnx,
-        }
-    }
-}
-
 pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
     let loaded = args.layer.load()?;
     if let Some(text) = loaded.text.as_ref().filter(|text| !text.warnings.is_empty()) {
@@ -88,23 +65,17 @@ pub(crate) fn run(args: &Args) -> Result<Outcome, Failure> {
         None => vec![],
     };
     let channels = args.channels.map(|channels| channels as usize).or_else(|| weights::channels(layer, &values));
-    let target = args.target.target();
     let options = Options {
         source: loaded.text.as_ref().map(|_| normact_syntax::print(layer)),
         channels,
         rank: Some(args.rank as usize),
         weights: values.clone(),
     };
-    let failure = |error: normact_emit::EmitError| Failure::new(error.to_string()).help(error.help());
-    let mut emitted = emit(layer, target, &options).map_err(failure)?;
-    if target != Target::Onnx && !values.is_empty() {
-        emitted.push(EmittedFile { name: format!("{}.safetensors", layer.name), bytes: weights::saved(&values)? });
+    let mut beside = vec![];
+    if args.target != Language::Onnx && !values.is_empty() {
+        beside.push(EmittedFile { name: format!("{}.safetensors", layer.name), bytes: weights::saved(&values)? });
     }
-    std::fs::create_dir_all(&args.out)
-        .map_err(|error| Failure::new(format!("cannot make the folder {}: {error}", args.out.display())))?;
-    for file in &emitted {
-        let path = args.out.join(&file.name);
-        files::write(&path, &file.bytes)?;
+    for path in targets::write(layer, args.target, &options, beside, &args.out)? {
         super::print(&format!("{}\n", path.display()))?;
     }
     Ok(Outcome::Success)

@@ -20,6 +20,7 @@ mod run;
 mod search;
 mod show;
 mod simplify;
+mod targets;
 mod tensors;
 mod train;
 mod weights;

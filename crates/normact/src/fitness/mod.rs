@@ -19,7 +19,9 @@ use std::time::Instant;
 use normact_ir::Layer;
 use serde::{Deserialize, Serialize};
 
-pub use rejection::{Figures, Quality, Reason, Rejection, Test, test_structure};
+pub use normact_search::Reason;
+pub(crate) use rejection::degenerate;
+pub use rejection::{Figures, Quality, Rejection, Test, structure, test_structure};
 pub use stability::{Ascent, AscentEnd, Stability};
 pub use task::{MeasureOn, Schedule, Task, TaskConfig};
 pub use training::{Score, train_on};
@@ -87,16 +89,18 @@ pub fn evaluate(
     if !structure.passed {
         return rejected(structure);
     }
-    let mut trainings =
-        anchors.iter().map(|anchor| Training::new(anchor, layer, task, seed)).collect::<Result<Vec<_>, _>>()?;
-    if let Some(options) = &rejection.quality {
-        for training in &mut trainings {
-            go_on()?;
-            let test = test_quality(training, options)?;
+    // Most layers fail in the first network, and the others are not built for them.
+    let mut trainings = Vec::with_capacity(anchors.len());
+    for anchor in anchors {
+        go_on()?;
+        let mut training = Training::new(anchor, layer, task, seed)?;
+        if let Some(options) = &rejection.quality {
+            let test = test_quality(&mut training, options)?;
             if !test.passed {
                 return rejected(test);
             }
         }
+        trainings.push(training);
     }
     if let Some(options) = &rejection.stability {
         for anchor in anchors {
@@ -130,7 +134,7 @@ pub fn probe(
 ) -> Result<Vec<Test>, Failure> {
     rejection.check()?;
     let mut tests = Vec::new();
-    let mut done = |test: Test| {
+    let mut done = |test: Test| -> Result<(), Failure> {
         observe(&test)?;
         tests.push(test);
         Ok(())

@@ -1,17 +1,17 @@
 //! The three tests that spare a search the training of hopeless layers, the cheapest first: structure
 //! (of the graph alone), quality (a few steps of training), stability ([`super::stability`]).
 
-use std::fmt;
 use std::time::Instant;
 
 use normact_ir::{Finding, Layer, findings};
+use normact_search::Reason;
 use serde::{Deserialize, Serialize};
 
 use super::stability::{Ascent, AscentEnd, Stability, stability};
 use super::task::Task;
 use super::training::{Score, Training};
-use crate::Failure;
 use crate::anchors::Anchor;
+use crate::{Failure, Impossible};
 
 /// Which tests are made, and how. `None` leaves a test out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,10 @@ pub struct Rejection {
     /// Whether a moment of a value that is constant along the axes averaged over rejects a layer: such a
     /// mean is the value itself, such a deviation the root of eps, and the layer has a simpler equal.
     pub degenerate: bool,
+    /// Whether results that are the same at every position pass: mere statistics, through which a network sees
+    /// no image. In the file of a search this is a key of the space.
+    #[serde(skip, default = "yes")]
+    pub mere_statistics: bool,
     /// The quality test.
     pub quality: Option<Quality>,
     /// The stability test.
@@ -28,37 +32,54 @@ pub struct Rejection {
 
 impl Default for Rejection {
     fn default() -> Self {
-        Self { degenerate: true, quality: Some(Quality::default()), stability: Some(Stability::default()) }
+        Self {
+            degenerate: true,
+            mere_statistics: true,
+            quality: Some(Quality::default()),
+            stability: Some(Stability::default()),
+        }
     }
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Rejection {
     /// Whether the tests are possible.
     ///
     /// # Errors
-    /// An option is not possible; the message names it.
+    /// As [`Self::problems`], the first.
     pub fn check(&self) -> Result<(), Failure> {
-        let refuse = |what: &str, value: f64, expected: &str| {
-            Err(Failure::new(format!("{what} of {value} is not possible")).help(format!("give {expected}")))
+        self.problems().into_iter().next().map_or(Ok(()), |problem| Err(problem.into()))
+    }
+
+    /// Every option that is not possible.
+    pub fn problems(&self) -> Vec<Impossible> {
+        let mut problems = vec![];
+        let mut refuse = |key, what: &str, value: f64, expected: &str| {
+            let message = format!("{what} of {value} is not possible");
+            problems.push(Impossible::new(key, message, format!("give {expected}")));
         };
         let is_positive = |value: f64| value.is_finite() && value > 0.0;
         if let Some(Quality { steps, accuracy }) = self.quality {
             if steps == 0 {
-                return refuse("a number of training steps", 0.0, "1 or more, or leave the quality test out");
+                let expected = "1 or more, or leave the quality test out";
+                refuse("quality.steps", "a number of training steps", 0.0, expected);
             }
             if !(0.0..=1.0).contains(&accuracy) {
-                return refuse("an accuracy", accuracy, "a share from 0 to 1, such as 0.2");
+                refuse("quality.accuracy", "an accuracy", accuracy, "a share from 0 to 1, such as 0.2");
             }
         }
         if let Some(Stability { step_size, limit, .. }) = self.stability {
             if !is_positive(step_size) {
-                return refuse("a step size", step_size, "a positive number, such as 0.1");
+                refuse("stability.step_size", "a step size", step_size, "a positive number, such as 0.1");
             }
             if !is_positive(limit) {
-                return refuse("a limit", limit, "a positive number, such as 1e8");
+                refuse("stability.limit", "a limit", limit, "a positive number, such as 1e8");
             }
         }
-        Ok(())
+        problems
     }
 }
 
@@ -75,35 +96,6 @@ pub struct Quality {
 impl Default for Quality {
     fn default() -> Self {
         Self { steps: 100, accuracy: 0.2 }
-    }
-}
-
-/// A kind of test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    /// The graph cannot be a layer worth training.
-    Structure,
-    /// It learns too little.
-    Quality,
-    /// Its gradient can become arbitrarily large.
-    Stability,
-}
-
-impl Reason {
-    /// As it is written.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Structure => "structure",
-            Self::Quality => "quality",
-            Self::Stability => "stability",
-        }
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
     }
 }
 
@@ -136,31 +128,46 @@ pub enum Figures {
     Ascent(Ascent),
 }
 
-/// What the graph alone tells.
+/// What is wrong with the structure of a layer, if anything, as far as the graph alone tells: what a search looks
+/// at before it proposes a layer, and a probe before it trains one.
+pub fn structure(layer: &Layer, rejection: &Rejection) -> Option<String> {
+    let of_output = normact_search::structure(&layer.dag, rejection.mere_statistics).map(str::to_owned);
+    of_output.or_else(|| degenerate(layer, rejection))
+}
+
+/// The part of [`structure`] that is not about what the layer computes but about how: a moment that is degenerate,
+/// unless these are welcome.
+pub(crate) fn degenerate(layer: &Layer, rejection: &Rejection) -> Option<String> {
+    if !rejection.degenerate {
+        return None;
+    }
+    findings(&layer.dag).iter().find_map(|finding| match finding {
+        Finding::DegenerateMoment { node } => Some(format!(
+            "node {} is a moment of a value that does not vary along the axes averaged over",
+            node.index()
+        )),
+        Finding::IgnoresInput
+        | Finding::Constant { .. }
+        | Finding::DivisionByZero { .. }
+        | Finding::ExpOverflow { .. } => None,
+    })
+}
+
+/// [`structure`] as a test.
 pub fn test_structure(layer: &Layer, rejection: &Rejection) -> Test {
     let start = Instant::now();
-    let found = findings(&layer.dag);
-    let detail = if found.contains(&Finding::IgnoresInput) {
-        Some("the output does not depend on x".to_owned())
-    } else if rejection.degenerate {
-        found.iter().find_map(|finding| match finding {
-            Finding::DegenerateMoment { node } => Some(format!(
-                "node {} is a moment of a value that does not vary along the axes averaged over",
-                node.index()
-            )),
-            Finding::IgnoresInput
-            | Finding::Constant { .. }
-            | Finding::DivisionByZero { .. }
-            | Finding::ExpOverflow { .. } => None,
-        })
+    let problem = structure(layer, rejection);
+    let passed = problem.is_none();
+    let fine = if rejection.degenerate {
+        "the output depends on the input, and no moment is degenerate"
     } else {
-        None
+        "the output depends on the input"
     };
     Test {
         test: Reason::Structure,
         anchor: None,
-        passed: detail.is_none(),
-        detail: detail.unwrap_or_else(|| "the output depends on x, and no moment is degenerate".to_owned()),
+        passed,
+        detail: problem.unwrap_or_else(|| fine.to_owned()),
         figures: Figures::None,
         seconds: start.elapsed().as_secs_f64(),
     }

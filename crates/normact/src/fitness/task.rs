@@ -7,10 +7,10 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::Failure;
 use crate::anchors::Anchor;
 use crate::data::{Dataset, Sample, Split};
 use crate::device::OpenDevice;
+use crate::{Failure, Impossible};
 
 /// What can be chosen about training. The defaults are those of the published search with batch
 /// statistics; [`TaskConfig::batch_free`] are those of the one without.
@@ -35,6 +35,8 @@ pub struct TaskConfig {
     pub momentum: f64,
     /// Decay of the weights of convolutions and of the last layer.
     pub weight_decay: f64,
+    /// The share of the training images that is set aside and measured.
+    pub set_aside: f64,
     /// Which images the accuracy is of.
     pub measure_on: MeasureOn,
 }
@@ -50,6 +52,7 @@ impl Default for TaskConfig {
             learning_rate: 0.1,
             momentum: 0.9,
             weight_decay: 1e-4,
+            set_aside: 0.2,
             measure_on: MeasureOn::Validation,
         }
     }
@@ -70,7 +73,7 @@ pub enum Schedule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum MeasureOn {
-    /// One training image in five is set aside and measured; a search must not see the held-out images
+    /// A part of the training images is set aside and measured; a search must not see the held-out images
     #[default]
     Validation,
     /// All training images are trained on and the held-out images measured: for ranking the best again
@@ -93,6 +96,40 @@ impl TaskConfig {
         }
     }
 
+    /// Every option that is not possible, whatever the images.
+    pub fn problems(&self) -> Vec<Impossible> {
+        let mut problems = vec![];
+        let mut refuse = |key, message: String, help: &str| problems.push(Impossible::new(key, message, help));
+        if self.batch == 0 {
+            refuse("batch", "a batch of 0 images trains nothing".to_owned(), "give `batch` 1 or more");
+        }
+        if self.crop == 0 {
+            refuse("crop", "a crop of 0 pixels shows nothing".to_owned(), "give `crop` 1 or more");
+        }
+        if self.steps == 0 {
+            refuse("steps", "training for 0 steps is nothing to do".to_owned(), "give `steps` 1 or more");
+        }
+        let rate = self.learning_rate;
+        if !(rate.is_finite() && rate > 0.0) {
+            let message = format!("a learning rate of {rate} does not train");
+            refuse("learning_rate", message, "give `learning_rate` a positive number, such as 0.1");
+        }
+        if !(0.0..1.0).contains(&self.momentum) {
+            let message = format!("a momentum of {} is not possible", self.momentum);
+            refuse("momentum", message, "give `momentum` a number from 0 to below 1, such as 0.9");
+        }
+        let decay = self.weight_decay;
+        if !(decay.is_finite() && decay >= 0.0) {
+            let message = format!("a weight decay of {decay} is not possible");
+            refuse("weight_decay", message, "give `weight_decay` 0 or a small positive number, such as 1e-4");
+        }
+        if !(self.set_aside > 0.0 && self.set_aside < 1.0) {
+            let message = format!("a share of {} cannot be set aside", self.set_aside);
+            refuse("set_aside", message, "give `set_aside` a number above 0 and below 1, such as 0.2");
+        }
+        problems
+    }
+
     /// The learning rate of a step; the first is 0.
     pub(super) fn rate(&self, step: usize) -> f64 {
         match self.schedule {
@@ -105,8 +142,6 @@ impl TaskConfig {
     }
 }
 
-/// One image in so many is set aside.
-const SET_ASIDE: usize = 5;
 /// Images measured at a time; the result does not depend on it.
 const MEASURED_AT_A_TIME: usize = 256;
 
@@ -127,12 +162,14 @@ impl<'a> Task<'a> {
     /// # Errors
     /// An option is not possible; the message names it.
     pub fn new(dataset: &'a Dataset, config: TaskConfig, device: &'a OpenDevice) -> Result<Self, Failure> {
-        // The images of a class are next to each other in some data sets, so every fifth is of all classes.
+        if let Some(problem) = config.problems().into_iter().next() {
+            return Err(problem.into());
+        }
         let (measured, trained_on): (Vec<usize>, Vec<usize>) = match config.measure_on {
-            MeasureOn::Validation => (0..dataset.train.len()).partition(|index| index % SET_ASIDE == SET_ASIDE - 1),
+            MeasureOn::Validation => (0..dataset.train.len()).partition(|index| is_set_aside(*index, config.set_aside)),
             MeasureOn::HeldOut => ((0..dataset.held_out.len()).collect(), (0..dataset.train.len()).collect()),
         };
-        check(&config, trained_on.len(), measured.len())?;
+        check_images(&config, trained_on.len(), measured.len())?;
         let window = config.crop.min(dataset.shape.height).min(dataset.shape.width);
         Ok(Self { dataset, device, config, trained_on, measured, window })
     }
@@ -223,42 +260,26 @@ pub(super) struct Batch {
     pub(super) labels: Tensor<1, Int>,
 }
 
-fn check(config: &TaskConfig, trained_on: usize, measured: usize) -> Result<(), Failure> {
+/// Whether an image is set aside: at a share of a fifth every fifth one, and so on. The images of a class are next
+/// to each other in some data sets, and this takes as many of each.
+fn is_set_aside(index: usize, share: f64) -> bool {
+    let among = |count: usize| (count as f64 * share) as usize;
+    among(index + 1) > among(index)
+}
+
+/// Whether there are images enough.
+fn check_images(config: &TaskConfig, trained_on: usize, measured: usize) -> Result<(), Failure> {
     let refuse = |message: String, help: &str| Err(Failure::new(message).help(help));
     if measured == 0 {
         return refuse(
             format!("{trained_on} images are too few to set some aside"),
-            "give at least five images to train on, or measure on the held-out images",
+            "give more images to train on, set a larger share aside, or measure on the held-out images",
         );
     }
-    if config.batch == 0 || config.batch > trained_on {
+    if config.batch > trained_on {
         return refuse(
             format!("a batch of {} cannot be taken from {trained_on} images", config.batch),
-            "give `batch` a number between 1 and the number of images",
-        );
-    }
-    if config.crop == 0 {
-        return refuse("a crop of 0 pixels shows nothing".to_owned(), "give `crop` 1 or more");
-    }
-    if config.steps == 0 {
-        return refuse("training for 0 steps is nothing to do".to_owned(), "give `steps` 1 or more");
-    }
-    if !(config.learning_rate.is_finite() && config.learning_rate > 0.0) {
-        return refuse(
-            format!("a learning rate of {} does not train", config.learning_rate),
-            "give `learning_rate` a positive number, such as 0.1",
-        );
-    }
-    if !(0.0..1.0).contains(&config.momentum) {
-        return refuse(
-            format!("a momentum of {} is not possible", config.momentum),
-            "give `momentum` a number from 0 to below 1, such as 0.9",
-        );
-    }
-    if !(config.weight_decay.is_finite() && config.weight_decay >= 0.0) {
-        return refuse(
-            format!("a weight decay of {} is not possible", config.weight_decay),
-            "give `weight_decay` 0 or a small positive number, such as 1e-4",
+            "give `batch` a number up to that of the images",
         );
     }
     Ok(())

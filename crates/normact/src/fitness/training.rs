@@ -47,6 +47,9 @@ pub fn train_on(anchor: &Anchor, layer: &Layer, task: &Task<'_>, seed: u64) -> R
 /// Steps between readings of the loss. Reading makes the device finish its queue, so not every step.
 const STEPS_PER_READING: usize = 10;
 
+/// The first steps are read one by one: a layer that makes the loss infinite does so in one of them.
+const READ_AT_ONCE: usize = 4;
+
 /// A training under way.
 pub(super) struct Training<'a> {
     anchor: Anchor,
@@ -87,7 +90,7 @@ impl<'a> Training<'a> {
             let rate = self.task.config().rate(self.steps);
             self.network = self.sgd.step(self.network.clone(), gradients, rate);
             self.steps += 1;
-            if readings.len() == STEPS_PER_READING || self.steps == steps {
+            if self.steps <= READ_AT_ONCE || readings.len() == STEPS_PER_READING || self.steps == steps {
                 let not_finite = readings.add_to(&mut Totals::default())?;
                 self.diverged = not_finite.map(|steps_ago| self.steps - steps_ago);
             }

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use normact_ir::Layer;
-use normact_search::{Fitness, Protocol, Reason, Verdict};
+use normact_search::{Fitness, Protocol, Verdict};
 
 use super::Config;
+use super::config::DIGITS;
 use crate::Failure;
 use crate::anchors::Anchor;
 use crate::data::{Dataset, cifar10, digits};
@@ -14,9 +15,9 @@ use crate::device::OpenDevice;
 use crate::fitness::{self, Evaluation, Rejection, Task, evaluate};
 
 /// The images of a search.
-pub(super) fn dataset(config: &Config) -> Result<Dataset, Failure> {
+pub(crate) fn dataset(config: &Config) -> Result<Dataset, Failure> {
     match config.search.data.as_str() {
-        "digits" => Ok(digits::load()),
+        DIGITS => Ok(digits::load()),
         folder => cifar10::load(Path::new(folder)),
     }
 }
@@ -25,6 +26,7 @@ pub(super) fn dataset(config: &Config) -> Result<Dataset, Failure> {
 #[derive(Debug)]
 pub struct Judge<'a> {
     task: Task<'a>,
+    names: Vec<String>,
     anchors: Vec<Anchor>,
     rejection: Rejection,
 }
@@ -36,18 +38,20 @@ impl<'a> Judge<'a> {
     /// The options of the training are not possible for these images.
     pub fn new(config: &Config, dataset: &'a Dataset, device: &'a OpenDevice) -> Result<Self, Failure> {
         let task = Task::new(dataset, config.task.clone(), device)?;
-        Ok(Self {
-            task,
-            anchors: config.anchors.iter().map(|(_, anchor)| *anchor).collect(),
-            rejection: config.rejection,
-        })
+        let (names, anchors) = config.anchors.iter().cloned().unzip();
+        Ok(Self { task, names, anchors, rejection: config.rejection })
+    }
+
+    /// What the configuration calls a network. Of two that are the same a layer fails in the first.
+    fn name(&self, anchor: &Anchor) -> Option<&str> {
+        let at = self.anchors.iter().position(|known| known == anchor)?;
+        Some(&self.names[at])
     }
 }
 
 impl Fitness for Judge<'_> {
     fn structure(&self, layer: &Layer) -> Option<String> {
-        let test = fitness::test_structure(layer, &self.rejection);
-        (!test.passed).then_some(test.detail)
+        fitness::degenerate(layer, &self.rejection)
     }
 
     /// Scores are accuracies on the images set aside. Without tests, structure is looked at all the same: it
@@ -65,16 +69,11 @@ impl Fitness for Judge<'_> {
         };
         let evaluation =
             evaluate(layer, &self.anchors, &self.task, &rejection, seed, &|| !is_void.load(Ordering::Relaxed));
-        Ok(match evaluation.map_err(|failure| failure.to_string())? {
+        Ok(match evaluation.map_err(|failure| failure.in_words())? {
             Evaluation::Scores(scores) => Verdict::Scored(scores.iter().map(|score| score.accuracy).collect()),
             Evaluation::Rejected(rejected) => {
-                let reason = match rejected.reason {
-                    fitness::Reason::Structure => Reason::Structure,
-                    fitness::Reason::Quality => Reason::Quality,
-                    fitness::Reason::Stability => Reason::Stability,
-                };
-                let place = rejected.anchor.map(|anchor| format!("{}: ", anchor.architecture.name()));
-                Verdict::Rejected { reason, detail: place.unwrap_or_default() + &rejected.detail }
+                let place = rejected.anchor.and_then(|anchor| self.name(&anchor).map(|name| format!("{name}: ")));
+                Verdict::Rejected { reason: rejected.reason, detail: place.unwrap_or_default() + &rejected.detail }
             }
         })
     }

@@ -5,60 +5,62 @@
 //! machines each has its `normact search CONFIG --worker` on a common PostgreSQL database.
 
 mod config;
+mod formula;
 mod judge;
+mod process;
 mod progress;
 mod report;
 mod rerank;
+mod results;
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-pub use config::{Config, EvolutionTable, RerankTable, SearchTable, SpaceTable, WinnerName};
+pub use config::{Config, RerankTable, SearchTable, SpaceTable};
+pub use formula::Layers;
 pub use judge::Judge;
-pub use rerank::{Reranked, best, layer_of, rerank, reranked};
+pub(crate) use judge::dataset;
+pub use process::stop_at_end_of_input;
+pub use rerank::{Reranked, rerank};
+pub(crate) use results::named;
+pub use results::{Best, Line, summary};
 
-use normact_ir::Layer;
-use normact_search::{Candidate, End, Notice, Options, Reason, Store, StoreError, Strategy, Verdict, work};
+use normact_search::{Candidate, End, Notice, Options, Reason, Run, SearchError, Store, StoreError, Verdict, work};
 
+use crate::Failure;
+use crate::data::Dataset;
 use crate::device::OpenDevice;
-use crate::{Failure, load};
-use progress::Bars;
+use config::Fingerprint;
+use process::Workers;
+use progress::Watch;
 
 /// How often the watching process looks into the database.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// Set for workers that stop when their standard input ends, which also happens when the process that started
-/// them is no more.
-const STOPS_AT_END_OF_INPUT: &str = "NORMACT_STOPS_AT_END_OF_INPUT";
-
-/// Lets a worker that another process started stop when that process says so.
-pub fn stop_at_end_of_input(stop: &'static AtomicBool) {
-    if std::env::var_os(STOPS_AT_END_OF_INPUT).is_some() {
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-            stop.store(true, Ordering::Relaxed);
-        });
-    }
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// The search, and then ranking the best again.
+    Everything,
+    /// Ranking again alone.
+    RankingAgain,
 }
 
 /// What the store says, as a message for people.
-pub fn failure(error: &StoreError) -> Failure {
-    let failure = Failure::new(error.to_string());
-    match error.help() {
-        Some(help) => failure.help(help),
-        None => failure,
-    }
+pub(crate) fn failure(error: &StoreError) -> Failure {
+    Failure::with(error.to_string(), error.help())
 }
 
-/// The baselines with their layers.
-///
-/// # Errors
-/// A built-in layer cannot be read.
-pub fn baselines(config: &Config) -> Result<Vec<(String, Layer)>, Failure> {
-    config.search.baselines.iter().map(|name| Ok((name.clone(), load::layer(name, &[])?))).collect()
+/// What stops a search, as a message for people.
+fn search_failure(error: &SearchError) -> Failure {
+    Failure::with(error.to_string(), error.help())
+}
+
+/// Tells whoever watches a worker what it noticed.
+fn tell(notice: Notice) {
+    drop(writeln!(std::io::stderr(), "{notice}"));
 }
 
 /// Begins the search in its database, or goes on with it there, after a look at the data and the options of the
@@ -69,20 +71,81 @@ pub fn baselines(config: &Config) -> Result<Vec<(String, Layer)>, Failure> {
 pub fn begin(config: &Config, text: &str, device: &OpenDevice) -> Result<(), Failure> {
     let dataset = judge::dataset(config)?;
     Judge::new(config, &dataset, device)?;
+    let fingerprint = Fingerprint::new(config, &dataset, device.name)?;
     let mut store = Store::open(&config.database()).map_err(|error| failure(&error))?;
-    store.begin_search(&config.fingerprint(&dataset), text, &config.runs()).map_err(|error| failure(&error))
+    match store.begin_search(&fingerprint.text(), text, &config.runs()) {
+        Err(error) => {
+            // What it is that differs says more than that something does.
+            if let Ok(known) = store.fingerprint() {
+                fingerprint.check(&Fingerprint::read(&known)?)?;
+            }
+            Err(failure(&error))
+        }
+        Ok(()) => Ok(()),
+    }
 }
 
-/// Works on a search until it is complete, in this process; alone, or beside other workers.
+/// Opens the database of a search that was begun, and makes sure that it is this one. Who only looks at what there
+/// is needs neither the data nor the device.
+fn open(config: &Config, means: Option<(&Dataset, &OpenDevice)>) -> Result<Store, Failure> {
+    let mut store = Store::open_existing(&config.database()).map_err(|error| failure(&error))?;
+    let known = Fingerprint::read(&store.fingerprint().map_err(|error| failure(&error))?)?;
+    let fingerprint = match means {
+        Some((dataset, device)) => Fingerprint::new(config, dataset, device.name)?,
+        None => Fingerprint::with_the_means_of(config, &known)?,
+    };
+    fingerprint.check(&known)?;
+    Ok(store)
+}
+
+/// What the database of a search holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct History {
+    /// Every run.
+    pub runs: Vec<Run>,
+    /// Every candidate, by run and number.
+    pub candidates: Vec<Candidate>,
+    /// What ranking again made of the best, the best first.
+    pub reranked: Vec<Reranked>,
+}
+
+impl History {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// The database cannot be used, or holds another search or none.
+    pub fn read(config: &Config) -> Result<Self, Failure> {
+        let mut store = open(config, None)?;
+        let runs = store.runs().map_err(|error| failure(&error))?;
+        let candidates = store.candidates().map_err(|error| failure(&error))?;
+        let reranked = rerank::reranked(config, &mut store, &candidates)?;
+        Ok(Self { runs, candidates, reranked })
+    }
+}
+
+/// Works until everything is done, in this process; alone, or beside other workers.
 ///
 /// # Errors
 /// The database, the data or the device fails.
-pub fn run_worker(config: &Config, device: &OpenDevice, is_alone: bool, stop: &AtomicBool) -> Result<End, Failure> {
+pub fn run_worker(
+    config: &Config,
+    device: &OpenDevice,
+    what: Work,
+    is_alone: bool,
+    stop: &AtomicBool,
+) -> Result<End, Failure> {
+    if what == Work::Everything && search(config, device, is_alone, stop)? == End::Stopped {
+        return Ok(End::Stopped);
+    }
+    if config.rerank.top == 0 { Ok(End::Complete) } else { rerank(config, device, stop) }
+}
+
+fn search(config: &Config, device: &OpenDevice, is_alone: bool, stop: &AtomicBool) -> Result<End, Failure> {
     let options = Options {
         space: config.space(),
         mere_statistics: config.space.mere_statistics,
-        evolution: config.evolution(),
-        fixed: baselines(config)?,
+        evolution: config.evolution.clone(),
+        fixed: config.baselines()?,
         evaluation_seed: config.search.training_seed,
         lease_seconds: config.search.lease_seconds,
         is_alone,
@@ -91,122 +154,76 @@ pub fn run_worker(config: &Config, device: &OpenDevice, is_alone: bool, stop: &A
     };
     let dataset = judge::dataset(config)?;
     let mut judge = Judge::new(config, &dataset, device)?;
-    let notify = |notice: Notice| drop(writeln!(std::io::stderr(), "{notice}"));
-    work(&config.database(), &options, &mut judge, stop, &notify).map_err(|error| {
-        let failure = Failure::new(error.to_string());
-        match error.help() {
-            Some(help) => failure.help(help),
-            None => failure,
-        }
-    })
+    work(&config.database(), &options, &mut judge, stop, &tell).map_err(|error| search_failure(&error))
 }
 
 /// Runs the workers that the configuration asks for and shows how far they are. A single one works in this
-/// process; several are processes of their own, `program search FILE --worker`, which share the cores.
+/// process; several are processes of their own.
 ///
 /// # Errors
-/// The database fails, or the workers end before the search does.
+/// The database holds another search or fails, or the workers end before their work does.
 pub fn run(
     config: &Config,
     file: &Path,
     device: &OpenDevice,
     device_name: &str,
+    what: Work,
     stop: &AtomicBool,
 ) -> Result<End, Failure> {
-    let mut bars = Bars::new(config)?;
+    let mut watch = Watch::new(config, what)?;
     if config.search.workers == 1 {
         return std::thread::scope(|scope| {
-            let worker = scope.spawn(|| run_worker(config, device, true, stop));
+            let worker = scope.spawn(|| run_worker(config, device, what, true, stop));
             while !worker.is_finished() {
                 std::thread::sleep(LOOK);
-                bars.look()?;
+                // A worker that nobody watches is not to go on.
+                watch.look().inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
             }
-            bars.look()?;
+            watch.look()?;
             worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
     }
-    let mut workers = spawn(config, file, device_name)?;
-    let watched = watch(&mut workers, &mut bars, stop);
-    // Whatever happened, no worker is left behind.
-    for worker in &mut workers {
-        let _ = worker.kill();
-        let _ = worker.wait();
-    }
-    watched
-}
-
-fn spawn(config: &Config, file: &Path, device_name: &str) -> Result<Vec<Child>, Failure> {
-    let cannot = |error: std::io::Error| Failure::new(format!("cannot start a worker: {error}"));
-    let program = std::env::current_exe().map_err(cannot)?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = (cores / config.search.workers).max(1);
-    let mut workers = vec![];
-    for _ in 0..config.search.workers {
-        let started = Command::new(&program)
-            .args(["search", "--worker", "--device", device_name])
-            .arg(file)
-            .env("RAYON_NUM_THREADS", threads.to_string())
-            .env(STOPS_AT_END_OF_INPUT, "1")
-            .stdin(Stdio::piped())
-            .spawn();
-        match started {
-            Ok(worker) => workers.push(worker),
-            Err(error) => {
-                for mut worker in workers {
-                    let _ = worker.kill();
-                    let _ = worker.wait();
-                }
-                return Err(cannot(error));
-            }
-        }
-    }
-    Ok(workers)
-}
-
-fn watch(workers: &mut [Child], bars: &mut Bars, stop: &AtomicBool) -> Result<End, Failure> {
+    let mut workers = Workers::start(config, file, device_name, what)?;
     loop {
         std::thread::sleep(LOOK);
-        bars.look()?;
-        if stop.load(Ordering::Relaxed) {
-            // The end of its input tells a worker to stop after its layer.
-            workers.iter_mut().for_each(|worker| drop(worker.stdin.take()));
+        let moved = watch.look()?;
+        let is_stopping = stop.load(Ordering::Relaxed);
+        if is_stopping {
+            workers.stop();
         }
-        let mut running = 0;
-        for worker in workers.iter_mut() {
-            let ended = worker.try_wait().map_err(|error| Failure::new(format!("a worker is lost: {error}")))?;
-            running += usize::from(ended.is_none());
+        if workers.tend(moved, is_stopping, &mut |text| watch.say(text))? > 0 {
+            continue;
         }
-        if running == 0 {
-            bars.look()?;
-            return if stop.load(Ordering::Relaxed) {
-                Ok(End::Stopped)
-            } else if bars.is_complete() {
-                Ok(End::Complete)
-            } else {
-                Err(Failure::new("every worker has ended, and the search has not")
-                    .help("start it again: it goes on where it stopped"))
-            };
-        }
+        watch.look()?;
+        return if watch.is_complete() {
+            Ok(End::Complete)
+        } else if is_stopping {
+            Ok(End::Stopped)
+        } else if !workers.have_failed() {
+            // Somebody else is at the search, whose best layers of a moment ago these workers have ranked again.
+            Ok(End::Complete)
+        } else {
+            Err(Failure::new("every worker has ended, and the search has not")
+                .help("start it again: it goes on where it stopped"))
+        };
     }
 }
 
 /// The report of a search as a page.
 ///
 /// # Errors
-/// The database fails.
-pub fn page(config: &Config, candidates: &[Candidate]) -> Result<String, Failure> {
-    let anchors: Vec<String> = config.anchors.iter().map(|(name, _)| name.clone()).collect();
-    let reranked = reranked(config, candidates)?;
-    let (runs, space, fixed) = (config.runs(), config.space(), baselines(config)?);
+/// A baseline cannot be read any more.
+pub fn page(config: &Config, history: &History) -> Result<String, Failure> {
+    let names = |anchors: Vec<(String, _)>| anchors.into_iter().map(|(name, _)| name).collect::<Vec<String>>();
     let title = config.search.out.file_name().map_or("search".to_owned(), |name| name.to_string_lossy().into_owned());
     Ok(report::html(&report::Subject {
         title: &title,
-        anchors: &anchors,
-        runs: &runs,
-        candidates,
-        space: &space,
-        fixed: &fixed,
-        reranked: &reranked,
+        anchors: &names(config.anchors.clone()),
+        runs: &history.runs,
+        candidates: &history.candidates,
+        layers: &Layers::of(config)?,
+        reranked: &history.reranked,
+        reranked_in: &names(config.rerank_anchors()),
     }))
 }
 
@@ -215,36 +232,4 @@ pub fn page(config: &Config, candidates: &[Candidate]) -> Result<String, Failure
 fn was_judged(candidate: &Candidate) -> bool {
     let reason = candidate.verdict.as_ref().and_then(Verdict::reason);
     !candidate.is_duplicate && candidate.verdict.is_some() && reason != Some(Reason::Structure)
-}
-
-/// What came of a search, a line for each run: its best mean over the networks, and what it took.
-pub fn summary(config: &Config, candidates: &[Candidate]) -> Vec<String> {
-    let mut lines = vec![];
-    for run in config.runs() {
-        let own: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.run == run.id).collect();
-        let mean = |candidate: &&Candidate| match &candidate.verdict {
-            Some(Verdict::Scored(scores)) => Some(scores.iter().sum::<f64>() / scores.len() as f64),
-            _ => None,
-        };
-        if run.strategy == Strategy::Fixed.name() {
-            for candidate in &own {
-                let score = mean(candidate).map_or("-".to_owned(), |mean| format!("{:.2} %", mean * 100.0));
-                lines.push(format!("{:<22} {score:>8}", candidate.graph));
-            }
-            continue;
-        }
-        let best = own.iter().filter_map(mean).reduce(f64::max);
-        let score = best.map_or("-".to_owned(), |mean| format!("{:.2} %", mean * 100.0));
-        let judged: Vec<&&Candidate> = own.iter().filter(|candidate| was_judged(candidate)).collect();
-        let trained = judged.iter().filter(|candidate| mean(candidate).is_some()).count();
-        let seconds: f64 = own.iter().map(|candidate| candidate.seconds).sum();
-        let name = format!("{} seed {}", run.strategy, run.seed);
-        lines.push(format!(
-            "{name:<22} {score:>8}  best of {} different layers, {trained} of them trained to the end, {} proposed, \
-             {seconds:.0} s of judging",
-            judged.len(),
-            own.len(),
-        ));
-    }
-    lines
 }

@@ -1,18 +1,17 @@
 //! The best layers once more: trained longer, in larger networks, on all training images, and measured on
 //! images that the search has not seen.
 //!
-//! Each training goes into the database when it ends, under a text that says how it was done. So the work goes
-//! on where it was stopped, a larger `top` or more seeds train only what is missing, and other steps or sizes
-//! begin anew beside the old results.
+//! Each training is a lease in the database and then a row, under a text that says how it is done. So any number
+//! of workers share them, the work goes on where it was stopped, a larger `top` or more seeds train only what is
+//! missing, and other steps or networks begin anew beside the old results.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::AtomicBool;
 
-use normact_ir::Layer;
-use normact_search::{Candidate, End, Measurement, Origin, Space, Store, Verdict};
+use normact_search::{Candidate, End, Origin, Store, Training, Trainings, mean, measure, ranked};
 
-use super::{Config, baselines, failure, judge};
+use super::formula::Layers;
+use super::{Config, History, failure, judge, open, search_failure, tell};
 use crate::Failure;
 use crate::anchors::Anchor;
 use crate::device::OpenDevice;
@@ -23,135 +22,151 @@ use crate::fitness::{MeasureOn, Task, TaskConfig, train_on};
 pub struct Reranked {
     /// The genotype, or the name of a baseline.
     pub graph: String,
-    /// For each seed its accuracy in each network, in the order of their names.
+    /// For each seed its accuracy in each network, in the order of [`Config::rerank_anchors`].
     pub scores: Vec<Vec<f64>>,
+    /// Its place among the layers that are kept, from 1: the best that the search found, the baselines apart.
+    pub kept: Option<usize>,
 }
 
 impl Reranked {
-    /// The mean over networks, for each seed.
+    /// The mean over networks for each seed, as far as that is a number.
     pub fn means(&self) -> Vec<f64> {
-        self.scores.iter().map(|scores| scores.iter().sum::<f64>() / scores.len() as f64).collect()
+        self.scores.iter().map(|scores| mean(scores)).filter(|mean| mean.is_finite()).collect()
+    }
+
+    /// The mean over the seeds.
+    pub fn mean(&self) -> Option<f64> {
+        let means = self.means();
+        (!means.is_empty()).then(|| mean(&means))
+    }
+
+    /// The standard deviation between the seeds; nothing where there is but one.
+    pub fn deviation(&self) -> Option<f64> {
+        let means = self.means();
+        let middle = mean(&means);
+        let squares: f64 = means.iter().map(|mean| (mean - middle).powi(2)).sum();
+        (means.len() > 1).then(|| (squares / (means.len() - 1) as f64).sqrt())
     }
 }
 
-/// The layers with the best means over the networks, each key once, the best first.
-pub fn best(candidates: &[Candidate], count: usize) -> Vec<&Candidate> {
-    let mean = |candidate: &Candidate| match &candidate.verdict {
-        Some(Verdict::Scored(scores)) => Some(scores.iter().sum::<f64>() / scores.len() as f64),
-        _ => None,
-    };
-    let mut scored: Vec<(f64, &Candidate)> =
-        candidates.iter().filter_map(|candidate| Some((mean(candidate)?, candidate))).collect();
-    // The first of those with one key, and of those with one score.
-    scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut keys = std::collections::HashSet::new();
-    scored.into_iter().map(|(_, candidate)| candidate).filter(|one| keys.insert(&one.key)).take(count).collect()
+/// The trainings of ranking again.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    /// How they are done, as far as the search does not say it.
+    protocol: String,
+    /// The best layers of the search.
+    found: Vec<String>,
+    baselines: Vec<String>,
+    seeds: Vec<u64>,
+    /// The networks, each under a text that says everything about it.
+    networks: Vec<(String, Anchor)>,
+    /// How many layers are kept.
+    keep: usize,
 }
 
-/// The layer of a candidate.
-///
-/// # Errors
-/// Its graph is none of this search.
-pub fn layer_of(graph: &str, space: &Space, fixed: &[(String, Layer)]) -> Result<Layer, Failure> {
-    if let Some((_, layer)) = fixed.iter().find(|(name, _)| name == graph) {
-        return Ok(layer.clone());
+impl Plan {
+    pub(super) fn new(config: &Config, candidates: &[Candidate]) -> Result<Self, Failure> {
+        let options = &config.rerank;
+        let drawn = ranked(candidates).into_iter().filter(|candidate| candidate.origin != Origin::Fixed);
+        let networks = config.rerank_anchors().into_iter().map(|(name, anchor)| (format!("{name}: {anchor}"), anchor));
+        let is_wanted = options.top > 0;
+        Ok(Self {
+            protocol: format!("{} steps", options.steps),
+            found: drawn.take(options.top).map(|candidate| candidate.graph.clone()).collect(),
+            baselines: config.baselines()?.into_iter().filter(|_| is_wanted).map(|(name, _)| name).collect(),
+            seeds: options.seeds.clone(),
+            networks: networks.collect(),
+            keep: options.keep,
+        })
     }
-    let genotype = space.parse(graph).map_err(|error| Failure::new(format!("the database is damaged: {error}")))?;
-    Ok(genotype.layer("found"))
-}
 
-/// Trains the best layers and the baselines again, as far as that has not been done; `observe` sees each layer
-/// once all its trainings are there. What is under way is finished when `stop` is set.
-///
-/// # Errors
-/// The database or the device fails.
-pub fn rerank(
-    config: &Config,
-    candidates: &[Candidate],
-    device: &OpenDevice,
-    stop: &AtomicBool,
-    observe: &mut dyn FnMut(&Reranked),
-) -> Result<End, Failure> {
-    let (options, fixed, space) = (&config.rerank, baselines(config)?, config.space());
-    let dataset = judge::dataset(config)?;
-    let task = TaskConfig { steps: options.steps, measure_on: MeasureOn::HeldOut, ..config.task.clone() };
-    let task = Task::new(&dataset, task, device)?;
-    let mut store = Store::open(&config.database()).map_err(|error| failure(&error))?;
-    let mut known = Known::read(config, &mut store)?;
-    for graph in graphs(config, candidates) {
-        let layer = layer_of(&graph, &space, &fixed)?;
-        for &seed in &options.seeds {
-            for (network, anchor) in &config.anchors {
-                let place = (graph.clone(), seed, network.clone());
-                if known.scores.contains_key(&place) {
-                    continue;
-                }
-                if stop.load(Ordering::Relaxed) {
-                    return Ok(End::Stopped);
-                }
-                let larger =
-                    Anchor { width: anchor.width * options.width, depth: anchor.depth * options.depth, ..*anchor };
-                let start = Instant::now();
-                let score = train_on(&larger, &layer, &task, seed)?.accuracy;
-                let seconds = start.elapsed().as_secs_f64();
-                let measurement = Measurement { graph: graph.clone(), seed, network: network.clone(), score, seconds };
-                store.keep_measurement(&protocol(config), &measurement).map_err(|error| failure(&error))?;
-                known.scores.insert(place, score);
+    fn graphs(&self) -> impl Iterator<Item = &String> {
+        self.found.iter().chain(&self.baselines)
+    }
+
+    /// How many layers are trained again.
+    pub(super) fn layers(&self) -> usize {
+        self.graphs().count()
+    }
+
+    /// Every training, layer by layer.
+    pub(super) fn trainings(&self) -> Vec<Training> {
+        let mut trainings = vec![];
+        for graph in self.graphs() {
+            for &seed in &self.seeds {
+                let of = |(network, _): &(String, _)| Training { graph: graph.clone(), seed, network: network.clone() };
+                trainings.extend(self.networks.iter().map(of));
             }
         }
-        observe(&known.of(config, &graph).unwrap_or_else(|| unreachable!("every training of it is done")));
+        trainings
     }
-    Ok(End::Complete)
+
+    /// The scores that are there.
+    pub(super) fn scores(&self, store: &mut Store) -> Result<HashMap<Training, f64>, Failure> {
+        let measurements = store.measurements(&self.protocol).map_err(|error| failure(&error))?;
+        Ok(measurements.into_iter().map(|one| (one.training, one.score)).collect())
+    }
+
+    /// The layers whose trainings are all there, the best first.
+    pub(super) fn reranked(&self, scores: &HashMap<Training, f64>) -> Vec<Reranked> {
+        let score = |graph: &String, seed: u64, network: &String| {
+            scores.get(&Training { graph: graph.clone(), seed, network: network.clone() }).copied()
+        };
+        let reranked = |graph: &String| {
+            let of_seed = |&seed: &u64| self.networks.iter().map(|(network, _)| score(graph, seed, network)).collect();
+            let scores: Option<Vec<Vec<f64>>> = self.seeds.iter().map(of_seed).collect();
+            Some(Reranked { graph: graph.clone(), scores: scores?, kept: None })
+        };
+        let mut all: Vec<Reranked> = self.graphs().filter_map(reranked).collect();
+        let mean = |one: &Reranked| one.mean().unwrap_or(f64::NEG_INFINITY);
+        all.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
+        // While trainings are missing, nothing is chosen yet.
+        if all.len() == self.layers() {
+            let found = all.iter_mut().filter(|one| self.found.contains(&one.graph));
+            (1..=self.keep).zip(found).for_each(|(place, one)| one.kept = Some(place));
+        }
+        all
+    }
 }
 
-/// The layers whose trainings are all there, with the options of the configuration, the best first.
+/// Trains the best layers and the baselines again, as far as nobody has done that, together with other workers.
+/// What is under way is finished when `stop` is set.
 ///
 /// # Errors
-/// The database fails.
-pub fn reranked(config: &Config, candidates: &[Candidate]) -> Result<Vec<Reranked>, Failure> {
-    let mut store = Store::open(&config.database()).map_err(|error| failure(&error))?;
-    let known = Known::read(config, &mut store)?;
-    let mut all: Vec<Reranked> =
-        graphs(config, candidates).iter().filter_map(|graph| known.of(config, graph)).collect();
-    let mean = |one: &Reranked| one.means().iter().sum::<f64>() / one.scores.len() as f64;
-    all.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
-    Ok(all)
+/// The database holds another search or none; the database or the device fails.
+pub fn rerank(config: &Config, device: &OpenDevice, stop: &AtomicBool) -> Result<End, Failure> {
+    let dataset = judge::dataset(config)?;
+    let mut store = open(config, Some((&dataset, device)))?;
+    let plan = Plan::new(config, &store.candidates().map_err(|error| failure(&error))?)?;
+    let layers = Layers::of(config)?;
+    let options = TaskConfig { steps: config.rerank.steps, measure_on: MeasureOn::HeldOut, ..config.task.clone() };
+    let task = Task::new(&dataset, options, device)?;
+    let mut train = |training: &Training| {
+        let Training { graph, seed, network } = training;
+        let anchor = plan.networks.iter().find(|(name, _)| name == network).map(|(_, anchor)| anchor);
+        let anchor = anchor.unwrap_or_else(|| unreachable!("{network} is one of the plan"));
+        let made = layers.layer(graph).and_then(|layer| train_on(anchor, &layer, &task, *seed));
+        made.map(|score| score.accuracy).map_err(|failure| failure.in_words())
+    };
+    let (url, wanted) = (config.database(), plan.trainings());
+    let trainings = Trainings {
+        protocol: &plan.protocol,
+        wanted: &wanted,
+        lease_seconds: config.search.lease_seconds,
+        max_deaths: config.search.max_deaths,
+    };
+    measure(&url, &trainings, &mut train, stop, &tell).map_err(|error| search_failure(&error))
 }
 
-/// How the layers are trained again, as far as the search does not say it.
-fn protocol(config: &Config) -> String {
-    let super::RerankTable { steps, width, depth, .. } = &config.rerank;
-    format!("{steps} steps, width x {width:?}, depth x {depth:?}")
+/// What ranking again has come to.
+pub(super) fn reranked(config: &Config, store: &mut Store, candidates: &[Candidate]) -> Result<Vec<Reranked>, Failure> {
+    let plan = Plan::new(config, candidates)?;
+    Ok(plan.reranked(&plan.scores(store)?))
 }
 
-/// The layers that are trained again: the best of the search, then the baselines.
-fn graphs(config: &Config, candidates: &[Candidate]) -> Vec<String> {
-    if config.rerank.top == 0 {
-        return vec![];
-    }
-    let found: Vec<Candidate> =
-        candidates.iter().filter(|candidate| candidate.origin != Origin::Fixed).cloned().collect();
-    let found = best(&found, config.rerank.top).into_iter().map(|candidate| candidate.graph.clone());
-    found.chain(config.search.baselines.iter().cloned()).collect()
-}
-
-/// Accuracies by graph, seed and network.
-struct Known {
-    scores: HashMap<(String, u64, String), f64>,
-}
-
-impl Known {
-    fn read(config: &Config, store: &mut Store) -> Result<Self, Failure> {
-        let measurements = store.measurements(&protocol(config)).map_err(|error| failure(&error))?;
-        let scores = measurements.into_iter().map(|one| ((one.graph, one.seed, one.network), one.score)).collect();
-        Ok(Self { scores })
-    }
-
-    /// A layer, if all its trainings are known.
-    fn of(&self, config: &Config, graph: &str) -> Option<Reranked> {
-        let score = |seed: u64, network: &str| self.scores.get(&(graph.to_owned(), seed, network.to_owned())).copied();
-        let of_seed = |&seed: &u64| config.anchors.iter().map(|(network, _)| score(seed, network)).collect();
-        let scores: Option<Vec<Vec<f64>>> = config.rerank.seeds.iter().map(of_seed).collect();
-        Some(Reranked { graph: graph.to_owned(), scores: scores? })
+impl History {
+    /// The layers that ranking again keeps, the best first.
+    pub fn kept(&self) -> impl Iterator<Item = &Reranked> {
+        self.reranked.iter().filter(|one| one.kept.is_some())
     }
 }

@@ -32,6 +32,7 @@ pub use compare::{Conditions, compare, folders, table};
 pub use curve::draw;
 pub use events::{Checkpointed, Comparison, Diverged, End, EpochEnd, Event, Interrupted, Row, Start};
 pub use model::{ModelName, ResNet};
+pub(crate) use model::{enter, pooled};
 pub use progress::Bars;
 pub use state::StepReport;
 

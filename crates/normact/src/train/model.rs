@@ -87,7 +87,7 @@ impl ResNet {
                     conv1: weights.conv(channels, width, 3, stride),
                     norm_act2: norm_act(width)?,
                     conv2: weights.conv(width, width, 3, 1),
-                    shortcut: (channels != width).then(|| weights.conv(channels, width, 1, stride)),
+                    shortcut: weights.shortcut(channels, width, stride),
                 });
                 channels = width;
             }
@@ -99,9 +99,7 @@ impl ResNet {
     pub fn forward(&self, images: Tensor<4>) -> Tensor<2> {
         let features = self.blocks.iter().fold(self.stem.forward(images), |x, block| block.forward(x));
         let features = self.norm_act.forward(features);
-        let [samples, channels, height, width] = features.dims();
-        let pooled = features.reshape([samples, channels, height * width]).mean_dim(2);
-        self.head.forward(pooled.reshape([samples, channels]))
+        self.head.forward(pooled(features).flatten(1, 3))
     }
 
     /// How many numbers training changes. Meaningful for a trainable network only.
@@ -112,12 +110,25 @@ impl ResNet {
 
 impl Block {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let activated = self.norm_act1.forward(x.clone());
-        let kept = match &self.shortcut {
-            Some(shortcut) => shortcut.forward(activated.clone()),
-            None => x,
-        };
+        let [activated, kept] = enter(&self.norm_act1, self.shortcut.as_ref(), x);
         let hidden = self.norm_act2.forward(self.conv1.forward(activated));
         kept + self.conv2.forward(hidden)
     }
+}
+
+/// How a pre-activation block begins: the activated images, and what is added to the block's result in the end,
+/// the images themselves or, where the size changes, a 1x1 convolution of the activated ones.
+pub(crate) fn enter(norm_act: &NormAct, shortcut: Option<&Conv2d>, x: Tensor<4>) -> [Tensor<4>; 2] {
+    let activated = norm_act.forward(x.clone());
+    let kept = match shortcut {
+        Some(shortcut) => shortcut.forward(activated.clone()),
+        None => x,
+    };
+    [activated, kept]
+}
+
+/// The mean of each channel over positions, as images of one pixel.
+pub(crate) fn pooled(features: Tensor<4>) -> Tensor<4> {
+    let [samples, channels, height, width] = features.dims();
+    features.reshape([samples, channels, height * width]).mean_dim(2).reshape([samples, channels, 1, 1])
 }

@@ -23,6 +23,11 @@ impl<'a> Weights<'a> {
         self.conv_from(Conv2dConfig::new([inputs, outputs], [kernel, kernel]).with_stride([stride, stride]))
     }
 
+    /// The 1x1 convolution past a residual block that changes the size.
+    pub(crate) fn shortcut(&mut self, inputs: usize, outputs: usize, stride: usize) -> Option<Conv2d> {
+        (inputs != outputs || stride > 1).then(|| self.conv(inputs, outputs, 1, stride))
+    }
+
     /// A convolution of each channel with a kernel of its own.
     pub(crate) fn depthwise(&mut self, channels: usize, kernel: usize, stride: usize) -> Conv2d {
         let config = Conv2dConfig::new([channels, channels], [kernel, kernel]).with_stride([stride, stride]);

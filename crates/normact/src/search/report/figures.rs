@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use normact_search::{Candidate, Reason, Run, Verdict};
+use normact_search::{Candidate, Reason, Run, Verdict, mean};
 
 use super::chart::{self, Curve, Dot};
 use super::markup::{Cell, count, counted, duration, escaped, percent, points, table};
-use super::{Findings, extremes, is_fixed, mean, scores, was_judged};
+use super::{Findings, extremes, is_fixed, was_judged};
 
 /// All pairs of so many networks are drawn; of more, each with the first.
 const ALL_PAIRS: usize = 4;
@@ -32,7 +32,7 @@ impl Outcome {
             _ if candidate.is_duplicate => Outcome::Duplicate,
             None => Outcome::Waiting,
             Some(Verdict::Rejected { reason, .. }) => Outcome::Rejected(*reason),
-            Some(Verdict::Scored(_)) if scores(candidate).is_some() => Outcome::Trained,
+            Some(Verdict::Scored(_)) if candidate.scores().is_some() => Outcome::Trained,
             Some(Verdict::Scored(_)) => Outcome::Diverged,
         }
     }
@@ -89,7 +89,7 @@ fn lead(findings: &Findings<'_>) -> String {
     let judged: usize = strategies.iter().flat_map(|(_, runs)| runs).map(|run| judged_in(findings, run)).sum();
     let mut text = format!(
         "<p class=\"lead\">Layers of {} in {}: {}",
-        counted(subject.space.genes(), "gene", "genes"),
+        counted(subject.layers.genes(), "gene", "genes"),
         counted(networks.len(), "network", "networks"),
         networks.join(", ")
     );
@@ -111,7 +111,7 @@ fn judged_in(findings: &Findings<'_>, run: &Run) -> usize {
 }
 
 fn best_of(findings: &Findings<'_>, run: &Run) -> Option<f64> {
-    findings.of_run(run).iter().filter_map(|candidate| scores(candidate)).map(mean).reduce(f64::max)
+    findings.of_run(run).iter().filter_map(|candidate| candidate.mean()).reduce(f64::max)
 }
 
 /// The best of each strategy, and the baselines, each against every baseline.
@@ -196,8 +196,7 @@ fn best_so_far(candidates: &[&Candidate]) -> Vec<Option<f64>> {
     let mut best: Option<f64> = None;
     let mut line = vec![];
     for candidate in finished {
-        let score = scores(candidate).map(mean);
-        best = best.into_iter().chain(score).reduce(f64::max);
+        best = best.into_iter().chain(candidate.mean()).reduce(f64::max);
         if was_judged(candidate) {
             line.push(best);
         }
@@ -302,44 +301,50 @@ pub(super) fn reranked(findings: &Findings<'_>) -> String {
     if subject.reranked.is_empty() {
         return String::new();
     }
-    let anchors = subject.anchors;
-    let mut rows: Vec<(f64, Vec<Cell>)> = vec![];
+    let anchors = subject.reranked_in;
+    let mut rows: Vec<Vec<Cell>> = vec![];
     for one in subject.reranked {
         // Seeds that went wrong are counted, and left out of the means.
-        let seeds: Vec<&Vec<f64>> = one.scores.iter().filter(|scores| mean(scores).is_finite()).collect();
-        let means: Vec<f64> = seeds.iter().map(|scores| mean(scores)).collect();
-        let middle = (!means.is_empty()).then(|| mean(&means));
-        let deviation = middle.filter(|_| means.len() > 1).map(|middle| {
-            let squares: f64 = means.iter().map(|mean| (mean - middle).powi(2)).sum();
-            (squares / (means.len() - 1) as f64).sqrt()
-        });
+        let (means, middle) = (one.means(), one.mean());
         let (least, most) = extremes(&means);
-        let in_search = subject.candidates.iter().filter(|candidate| candidate.graph == one.graph).find_map(scores);
+        let in_search = subject.candidates.iter().filter(|candidate| candidate.graph == one.graph);
         let mut row = vec![
             Cell::Text(findings.name(&one.graph)),
+            Cell::number(one.kept.map(|place| format!("<b>{place}</b>"))),
             Cell::number(middle.map(|middle| format!("<b>{}</b>", percent(middle)))),
-            Cell::number(deviation.map(|deviation| format!("± {}", percent(deviation)))),
+            Cell::number(one.deviation().map(|deviation| format!("± {}", percent(deviation)))),
             Cell::number(middle.map(|_| format!("{} to {}", percent(least), percent(most)))),
         ];
         for anchor in 0..anchors.len() {
-            let own: Vec<f64> = seeds.iter().filter_map(|scores| scores.get(anchor).copied()).collect();
+            let seeds = one.scores.iter().filter(|scores| mean(scores).is_finite());
+            let own: Vec<f64> = seeds.filter_map(|scores| scores.get(anchor).copied()).collect();
             row.push(Cell::number((!own.is_empty()).then(|| percent(mean(&own)))));
         }
-        let of = if seeds.len() < one.scores.len() { format!(" of {}", one.scores.len()) } else { String::new() };
-        row.push(Cell::Number(format!("{}{of}", seeds.len())));
-        row.push(Cell::number(in_search.map(|scores| percent(mean(scores)))));
-        rows.push((middle.unwrap_or(f64::NEG_INFINITY), row));
+        let of = if means.len() < one.scores.len() { format!(" of {}", one.scores.len()) } else { String::new() };
+        row.push(Cell::Number(format!("{}{of}", means.len())));
+        row.push(Cell::number(in_search.filter_map(Candidate::mean).next().map(percent)));
+        rows.push(row);
     }
-    rows.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let rows: Vec<Vec<Cell>> = rows.into_iter().map(|(_, row)| row).collect();
-    let mut head = vec!["layer", "mean", "deviation", "least to most"];
+    let mut head = vec!["layer", "kept", "mean", "deviation", "least to most"];
     head.extend(anchors.iter().map(String::as_str));
     head.extend(["seeds", "in the search"]);
+    let chosen: Vec<String> = subject
+        .reranked
+        .iter()
+        .filter(|one| one.kept.is_some())
+        .map(|one| format!("<li>{}</li>\n", findings.name(&one.graph)))
+        .collect();
+    let chosen = if chosen.is_empty() {
+        String::new()
+    } else {
+        format!("<p>The final choice, the best first:</p>\n<ol>\n{}</ol>\n", chosen.concat())
+    };
     format!(
         "<h2>Ranked again</h2>\n<p>Trained on all training images, longer and in larger networks, and measured on images \
-         that the search has not seen.</p>\n{}",
+         that the search has not seen.</p>\n{chosen}{}",
         table(
-            "Accuracy in percent, in the mean over seeds; the spread is that of the means over networks",
+            "Accuracy in percent, in the mean over seeds; the deviation is the standard deviation between seeds of the \
+             mean over networks",
             &head,
             &rows
         )

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use normact_ir::Layer;
-use normact_search::{Candidate, INITIAL_NODES, Origin};
+use normact_search::{Candidate, INITIAL_NODES, Origin, mean};
 
+use super::super::formula;
 use super::markup::{Cell, code, count, counted, escaped, percent, points, table};
-use super::{Findings, Ranked, formula, is_fixed, mean, scores};
+use super::{Findings, Ranked, is_fixed};
 
 /// How many of the best layers are shown.
 const BEST: usize = 10;
@@ -68,7 +69,7 @@ pub(super) fn best(findings: &Findings<'_>) -> String {
 
 /// One of the best, with everything about it. `met` are the candidates with its key.
 fn card(findings: &Findings<'_>, ranked: &Ranked<'_>, rank: usize, met: &[&Candidate]) -> Option<String> {
-    let layer = formula::simplified(&findings.layer(&ranked.candidate.graph)?, &format!("found_{rank}"));
+    let layer = findings.subject.layers.simplified(&ranked.candidate.graph, &format!("found_{rank}")).ok()?;
     let anchors = findings.subject.anchors;
     let places: Vec<String> = anchors
         .iter()
@@ -120,7 +121,7 @@ fn spellings(findings: &Findings<'_>, simplified: &Layer, met: &[&Candidate]) ->
         if items.len() == SPELLINGS {
             break;
         }
-        let Some(layer) = findings.layer(&candidate.graph) else { continue };
+        let Ok(layer) = findings.subject.layers.layer(&candidate.graph) else { continue };
         let line = formula::one_line(&formula::tidied(layer.dag, "found"));
         if known.insert(line.clone()) {
             items.push(format!("<li>{}</li>\n", code(&line)));
@@ -151,18 +152,18 @@ pub(super) fn lineage(findings: &Findings<'_>) -> String {
     let is_neutral = |place: usize| place > 0 && formulas[place - 1] == formulas[place];
     let row = |place: usize| {
         let (candidate, parent) = (chain[place], place.checked_sub(1).map(|parent| chain[parent]));
-        let score = |candidate: &Candidate| scores(candidate).map(mean);
-        let change = parent.and_then(score).zip(score(candidate)).map(|(before, after)| points(after - before));
+        let change =
+            parent.and_then(Candidate::mean).zip(candidate.mean()).map(|(before, after)| points(after - before));
         let mut row = vec![
             Cell::Text(candidate.number.to_string()),
             Cell::Text(parent.map_or_else(|| origin(candidate), |parent| changes(findings, parent, candidate))),
             Cell::Text(if is_neutral(place) { "the same".to_owned() } else { formulas[place].clone() }),
         ];
         for anchor in 0..findings.subject.anchors.len() {
-            let score = scores(candidate).and_then(|scores| scores.get(anchor));
+            let score = candidate.scores().and_then(|scores| scores.get(anchor));
             row.push(Cell::number(score.map(|score| percent(*score))));
         }
-        row.push(Cell::number(score(candidate).map(|score| format!("<b>{}</b>", percent(score)))));
+        row.push(Cell::number(candidate.mean().map(|score| format!("<b>{}</b>", percent(score)))));
         row.push(Cell::number(change));
         row
     };
@@ -214,7 +215,8 @@ fn origin(candidate: &Candidate) -> String {
 
 /// The genes in which a child differs from its parent.
 fn changes(findings: &Findings<'_>, parent: &Candidate, child: &Candidate) -> String {
-    let live = findings.layer(&child.graph).filter(|_| !is_fixed(child)).map(|layer| layer.dag.live());
+    let layer = findings.subject.layers.layer(&child.graph).ok();
+    let live = layer.filter(|_| !is_fixed(child)).map(|layer| layer.dag.live());
     let changes: Vec<String> = parent
         .graph
         .split(' ')

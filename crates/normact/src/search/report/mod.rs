@@ -5,15 +5,14 @@
 
 mod chart;
 mod figures;
-mod formula;
 mod layers;
 mod markup;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use normact_ir::Layer;
-use normact_search::{Candidate, Origin, Run, Space, Strategy, Verdict};
+use normact_search::{Candidate, Origin, Run, Strategy, mean};
 
+use super::formula::Layers;
 use super::rerank::Reranked;
 use super::was_judged;
 use markup::escaped;
@@ -28,12 +27,12 @@ pub(crate) struct Subject<'a> {
     pub(crate) runs: &'a [Run],
     /// Every candidate, by run and number.
     pub(crate) candidates: &'a [Candidate],
-    /// Where genotypes come from.
-    pub(crate) space: &'a Space,
-    /// The baselines.
-    pub(crate) fixed: &'a [(String, Layer)],
-    /// What was trained again.
+    /// What the graphs stand for.
+    pub(crate) layers: &'a Layers,
+    /// What was trained again, the best first.
     pub(crate) reranked: &'a [Reranked],
+    /// The networks of that, in the order of its scores.
+    pub(crate) reranked_in: &'a [String],
 }
 
 /// The page.
@@ -82,17 +81,10 @@ impl<'a> Findings<'a> {
         let mut by_run: BTreeMap<i64, Vec<&Candidate>> = BTreeMap::new();
         subject.candidates.iter().for_each(|candidate| by_run.entry(candidate.run).or_default().push(candidate));
         let width = subject.anchors.len();
-        let mut ranked: Vec<Ranked<'_>> = subject
-            .candidates
-            .iter()
-            .filter_map(|candidate| Some(Ranked { candidate, scores: scores(candidate)? }))
-            .filter(|ranked| ranked.scores.len() == width)
-            .collect();
-        // Spellings of one layer have one score, and the first that got it stands for them.
-        let finished = |ranked: &Ranked<'_>| ranked.candidate.finished_at.unwrap_or(f64::INFINITY);
-        ranked.sort_by(|a, b| mean(b.scores).total_cmp(&mean(a.scores)).then(finished(a).total_cmp(&finished(b))));
-        let mut keys = BTreeSet::new();
-        ranked.retain(|ranked| keys.insert(&ranked.candidate.key));
+        let scored = |candidate: &'a Candidate| Some(Ranked { candidate, scores: candidate.scores()? });
+        let mut ranked: Vec<Ranked<'_>> =
+            normact_search::ranked(subject.candidates).into_iter().filter_map(scored).collect();
+        ranked.retain(|ranked| ranked.scores.len() == width);
         let front = normact_search::front(&ranked.iter().map(|ranked| ranked.scores).collect::<Vec<_>>());
         Self { subject, by_run, ranked, front }
     }
@@ -117,7 +109,7 @@ impl<'a> Findings<'a> {
     fn baselines(&self) -> Vec<(&'a str, &'a [f64])> {
         let fixed = self.subject.candidates.iter().filter(|candidate| is_fixed(candidate));
         let mut baselines: Vec<_> =
-            fixed.filter_map(|candidate| Some((candidate.graph.as_str(), scores(candidate)?))).collect();
+            fixed.filter_map(|candidate| Some((candidate.graph.as_str(), candidate.scores()?))).collect();
         baselines.sort_by(|a, b| mean(b.1).total_cmp(&mean(a.1)));
         baselines
     }
@@ -127,18 +119,10 @@ impl<'a> Findings<'a> {
         self.ranked.iter().filter(|ranked| !is_fixed(ranked.candidate))
     }
 
-    fn layer(&self, graph: &str) -> Option<Layer> {
-        let fixed = self.subject.fixed.iter().find(|(name, _)| name == graph);
-        fixed.map(|(_, layer)| layer.clone()).or_else(|| Some(self.subject.space.parse(graph).ok()?.layer("found")))
-    }
-
     /// How a table calls a layer: the name of a baseline, or its simplified formula.
     fn name(&self, graph: &str) -> String {
-        if self.subject.fixed.iter().any(|(name, _)| name == graph) {
-            return escaped(graph);
-        }
-        let layer = self.layer(graph).map(|layer| formula::simplified(&layer, "found"));
-        markup::code(&layer.map_or(graph.to_owned(), |layer| formula::one_line(&layer)))
+        let name = self.subject.layers.name(graph);
+        if self.subject.layers.is_given(graph) { escaped(&name) } else { markup::code(&name) }
     }
 
     /// The run and number of a candidate, in words.
@@ -155,19 +139,6 @@ fn is_fixed(candidate: &Candidate) -> bool {
     candidate.origin == Origin::Fixed
 }
 
-/// The scores of a candidate, if they are numbers.
-fn scores(candidate: &Candidate) -> Option<&[f64]> {
-    match &candidate.verdict {
-        Some(Verdict::Scored(scores)) if !scores.is_empty() && mean(scores).is_finite() => Some(scores),
-        Some(Verdict::Scored(_) | Verdict::Rejected { .. }) | None => None,
-    }
-}
-
-/// The mean; of numbers that are not all finite it is not finite either.
-fn mean(scores: &[f64]) -> f64 {
-    scores.iter().sum::<f64>() / scores.len() as f64
-}
-
 /// The least and the most of some numbers.
 fn extremes(values: &[f64]) -> (f64, f64) {
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -177,7 +148,7 @@ fn extremes(values: &[f64]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use normact_search::Reason;
+    use normact_search::{Reason, Space, Verdict};
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
@@ -218,10 +189,17 @@ mod tests {
     }
 
     fn page_of(candidates: &[Candidate], anchors: &[&str], runs: &[Run], reranked: &[Reranked]) -> String {
-        let space = Space::evonorm(4, false);
+        let layers = Layers::new(Space::evonorm(4, false), vec![]);
         let anchors: Vec<String> = anchors.iter().map(|name| (*name).to_owned()).collect();
-        let subject =
-            Subject { title: "a <b> & c", anchors: &anchors, runs, candidates, space: &space, fixed: &[], reranked };
+        let subject = Subject {
+            title: "a <b> & c",
+            anchors: &anchors,
+            runs,
+            candidates,
+            layers: &layers,
+            reranked,
+            reranked_in: &anchors,
+        };
         let page = html(&subject);
         assert_nested(&page);
         let shown = page.replace("found_", "");
@@ -367,15 +345,16 @@ mod tests {
         let again = |graph: &str, scores: &[[f64; 2]]| Reranked {
             graph: graph.to_owned(),
             scores: scores.iter().map(|scores| scores.to_vec()).collect(),
+            kept: None,
         };
         let reranked = [
-            again("no <graph>", &[]),
+            Reranked { kept: Some(1), ..again("exp(0) exp(0) exp(0) tanh(0)", &[[0.9, 0.9]]) },
             again("exp(0) exp(0) exp(0) exp(0)", &[[0.7, 0.8], [0.8, 0.9], [f64::NAN, 0.9]]),
-            again("exp(0) exp(0) exp(0) tanh(0)", &[[0.9, 0.9]]),
+            again("no <graph>", &[]),
         ];
         let text = text(&page_of(&[], &["one", "two"], &runs(), &reranked));
-        assert!(text.contains("tanh(x) * gamma + beta 90.00 – 90.00 to 90.00 90.00 90.00 1 –"), "{text}");
-        assert!(text.contains("exp(x) * gamma + beta 80.00 ± 7.07 75.00 to 85.00 75.00 85.00 2 of 3 –"), "{text}");
-        assert!(text.contains("no &lt;graph&gt; – – – – – 0 –"), "{text}");
+        assert!(text.contains("tanh(x) * gamma + beta 1 90.00 – 90.00 to 90.00 90.00 90.00 1 –"), "{text}");
+        assert!(text.contains("exp(x) * gamma + beta – 80.00 ± 7.07 75.00 to 85.00 75.00 85.00 2 of 3 –"), "{text}");
+        assert!(text.contains("no &lt;graph&gt; – – – – – – 0 –"), "{text}");
     }
 }
