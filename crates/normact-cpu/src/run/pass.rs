@@ -54,6 +54,8 @@ pub(super) struct Memory {
     pub(super) frame: Frame,
     /// For each sum, its slots in the runs of a call, and those runs whose sums are not finite.
     pub(super) slots: Vec<usize>,
+    /// What native code gives for sums by lane.
+    pub(super) summands: Vec<f32>,
     pub(super) not_finite: Vec<usize>,
 }
 
@@ -369,7 +371,7 @@ impl Job<'_> {
         Manner {
             native,
             most: if through_scratch || uses_registers { WIDTH } else { WIDE },
-            is_direct: !through_scratch && self.pass.by_lane.is_empty(),
+            is_direct: !through_scratch,
             streams,
             // Vectors that rows share are read from the start of a run of lanes, which is one part then.
             splits: streams && !through_scratch && !uses_registers,
