@@ -1,6 +1,7 @@
 //! Steps of a pass for some hundred elements, as the interpreter does them.
 
 use super::pass::{Job, Memory, State};
+use super::vectorized::{Vectorized, vectorized};
 use super::{AHEAD, STREAMED};
 use crate::output::{Shared, View, prefetch, stream};
 use crate::program::{Accumulate, Home, Summand, Target};
@@ -19,15 +20,22 @@ pub(super) struct Part {
 
 impl Job<'_> {
     /// Interprets the steps for a part of a run.
-    #[inline(always)]
-    pub(super) fn interpret<const FMA: bool>(&self, part: Part, state: &mut State<'_>) {
-        let (lane_axis, _) = self.context.program.lane.axes();
-        state.memory.begin_row(part.scalars, self.pass.scalars.steps.len());
-        for start in (0..part.len).step_by(WIDTH) {
-            let mut at = part.at;
-            at[lane_axis] += start;
-            self.chunk::<FMA>(at, WIDTH.min(part.len - start), state);
+    pub(super) fn interpret(&self, part: Part, state: &mut State<'_>) {
+        struct Task<'a, 'b>(&'a Job<'a>, Part, &'a mut State<'b>);
+        impl Vectorized for Task<'_, '_> {
+            #[inline(always)]
+            fn run<const FMA: bool>(self) {
+                let Task(job, part, state) = self;
+                let (lane_axis, _) = job.context.program.lane.axes();
+                for start in (0..part.len).step_by(WIDTH) {
+                    let mut at = part.at;
+                    at[lane_axis] += start;
+                    job.chunk::<FMA>(at, WIDTH.min(part.len - start), state);
+                }
+            }
         }
+        state.memory.begin_row(part.scalars, self.pass.scalars.steps.len());
+        vectorized(Task(self, part, state));
     }
 
     #[inline(always)]
@@ -85,14 +93,14 @@ impl Job<'_> {
     }
 
     /// The first element of a part in what is held.
-    #[inline(always)]
+    #[inline]
     pub(super) fn first(&self, at: [usize; 3]) -> usize {
         let (lane_axis, row_axis) = self.context.program.lane.axes();
         let (region, from) = (self.region, |axis: usize| at[axis] - self.region.start[axis]);
         (from(0) * region.len(row_axis) + from(row_axis)) * region.len(lane_axis) + from(lane_axis)
     }
 
-    #[inline(always)]
+    #[inline]
     pub(super) fn written(&self, at: [usize; 3], len: usize) -> Written<'_> {
         let (lane_axis, _) = self.context.program.lane.axes();
         let Some(out) = self.context.out.as_ref().filter(|_| self.pass.write.is_some()) else {

@@ -29,14 +29,7 @@ struct Call<'a> {
 
 impl Job<'_> {
     /// Does runs whose elements are contiguous in every tensor.
-    #[inline(always)]
-    pub(super) fn native_runs<const FMA: bool>(
-        &self,
-        native: &Native,
-        runs: Runs,
-        past_caches: bool,
-        state: &mut State<'_>,
-    ) {
+    pub(super) fn native_runs(&self, native: &Native, runs: Runs, past_caches: bool, state: &mut State<'_>) {
         let (_, row_axis) = self.context.program.lane.axes();
         let (pass, reads) = (self.pass, self.context.reads);
         let mut left = runs;
@@ -66,7 +59,7 @@ impl Job<'_> {
                 self.call(&Call { native, runs, x, dy, out, past_caches }, state);
             }
             while let Some(run) = state.memory.not_finite.pop() {
-                self.interpret::<FMA>(runs.nth(run, self.region, row_axis), state);
+                self.interpret(runs.nth(run, self.region, row_axis), state);
             }
             let next = runs.nth(runs.count, self.region, row_axis);
             left = Runs { at: next.at, scalars: next.scalars, count: left.count - runs.count, ..left };
@@ -75,7 +68,6 @@ impl Job<'_> {
 
     /// Does a part of a run, whose elements may have to be gathered; false, and nothing is accumulated, if a sum is
     /// not finite.
-    #[inline(always)]
     pub(super) fn native_part(&self, native: &Native, part: Part, state: &mut State<'_>) -> bool {
         let Part { at, len, .. } = part;
         let (lane_axis, _) = self.context.program.lane.axes();
@@ -118,7 +110,6 @@ impl Job<'_> {
 
     /// Finds the slots of runs in each accumulator, and gives how many of them can be done in one call: the centre
     /// of a slot's moments, which is that of its first run, must be known before its others are done.
-    #[inline(always)]
     fn independent(&self, runs: Runs, sums: &[Accumulator], across: &[Accumulator], slots: &mut Vec<usize>) -> usize {
         let (_, row_axis) = self.context.program.lane.axes();
         let mut count = runs.count;
@@ -147,7 +138,6 @@ impl Job<'_> {
     /// The elements of all runs can be read and written where they start, with no other reference to them in
     /// use. Their slots have been found.
     #[allow(unsafe_code)]
-    #[inline(always)]
     unsafe fn call(&self, call: &Call<'_>, state: &mut State<'_>) {
         let Call { native, runs, .. } = *call;
         let (lane_axis, row_axis) = self.context.program.lane.axes();
