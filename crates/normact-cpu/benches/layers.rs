@@ -1,5 +1,5 @@
 //! Fused layers against the time a copy of the same tensor takes, without Burn around them:
-//! `cargo bench -p normact-cpu --bench layers -- [LAYER | N,C,H,W]...`.
+//! `cargo bench -p normact-cpu --bench layers -- [channels-last] [LAYER | N,C,H,W]...`.
 //!
 //! The ideal is the number of full-size reads and writes of the plan, each at the speed of a read or
 //! write of a copy by all cores between buffers that exist already.
@@ -20,7 +20,10 @@ const RUNS: usize = 15;
 const LONG: f64 = 50.0;
 
 fn main() {
-    let wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let mut wanted: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let is_channels_last = wanted.iter().any(|arg| arg == "channels-last");
+    wanted.retain(|arg| arg != "channels-last");
+    let lane = if is_channels_last { Lane::Channels } else { Lane::Positions };
     let dims = |text: &String| -> Option<[usize; 4]> {
         let sizes: Option<Vec<usize>> = text.split(',').map(|size| size.parse().ok()).collect();
         sizes?.try_into().ok()
@@ -57,9 +60,13 @@ fn main() {
             let running: Vec<&[f32]> = running.iter().map(Vec::as_slice).collect();
             let params: Vec<&[f32]> = params.iter().map(Vec::as_slice).collect();
             let start = Instant::now();
-            let compiled = Compiled::new(&layer.dag, Mode::Training, sizes, Lane::Positions);
+            let compiled = Compiled::new(&layer.dag, Mode::Training, sizes, lane);
             let planning = start.elapsed().as_secs_f64() * 1e3;
-            let strides = [dims[1] * sizes.positions, sizes.positions, 1];
+            let Sizes { channels, positions, .. } = sizes;
+            let strides = match lane {
+                Lane::Positions => [channels * positions, positions, 1],
+                Lane::Channels => [channels * positions, 1, channels],
+            };
             let mut kept = vec![];
             let [forward, fastest_forward] = times(|| {
                 let view = View { data: &x, strides };

@@ -83,6 +83,12 @@ impl Compiled {
         passes.filter(|pass| pass.has_elements()).map(|pass| Some(pass.native.as_ref()?.size())).collect()
     }
 
+    /// The most elements of a block, and how many of its values are held for later passes: for tests.
+    #[doc(hidden)]
+    pub fn held(&self) -> [[usize; 2]; 2] {
+        [&self.forward, &self.backward].map(|program| [program.blocks.largest(), program.held])
+    }
+
     /// The plan it runs.
     pub fn plan(&self) -> &Plan {
         &self.plan

@@ -4,7 +4,7 @@
 use normact_cpu::{Compiled, Instructions, Lane, View, ViewMut};
 use normact_ir::random::Space;
 use normact_ir::{Buffers, Dag, Inputs, Mode, Shape, evaluate};
-use normact_plan::Sizes;
+use normact_plan::{HELD_BLOCK, Sizes};
 use normact_syntax::{Overrides, Source, compile};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -188,6 +188,24 @@ fn every_pass_of_the_built_in_layers_has_native_code() {
         }
     }
     println!("{passes} passes, {bytes} bytes");
+}
+
+/// What is held is as large as a block, and must not become a tensor of its own.
+#[test]
+fn values_are_held_in_small_blocks_only() {
+    let mut blocks_that_hold = 0;
+    for layer in built_in_layers() {
+        for lane in [Lane::Positions, Lane::Channels] {
+            for channels in [64, 1024] {
+                let sizes = Sizes { samples: 2, channels, positions: 1024 };
+                for [elements, held] in Compiled::new(&layer, Mode::Training, sizes, lane).held() {
+                    assert!(held == 0 || elements <= HELD_BLOCK, "{held} values of {elements} elements {layer:?}");
+                    blocks_that_hold += usize::from(held > 0);
+                }
+            }
+        }
+    }
+    assert!(blocks_that_hold > 0, "nothing is held at all");
 }
 
 #[test]

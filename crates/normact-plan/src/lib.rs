@@ -15,4 +15,4 @@ mod schedule;
 
 pub use adjoint::{Joint, joint};
 pub use print::{gradient_text, plan_text};
-pub use schedule::{KEPT_SHARE, Kind, Pass, Plan, Reduction, Schedule, Sizes};
+pub use schedule::{HELD_BLOCK, KEPT_SHARE, Kind, Pass, Plan, Reduction, Schedule, Sizes};

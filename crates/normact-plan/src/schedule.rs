@@ -69,7 +69,7 @@ const KEPT_BYTES: usize = 8;
 
 /// The most elements of a block whose values may be held for a later pass: with `x`, `dy` and the
 /// result, a held value of a larger block would not stay in the second-level cache.
-const HELD_BLOCK: usize = 1 << 16;
+pub const HELD_BLOCK: usize = 1 << 16;
 
 /// The most values held at a time.
 const HELD: usize = 2;
@@ -222,6 +222,14 @@ impl Schedule {
         let counts = [per_tensor(0), per_tensor(1)];
         let reads: usize = counts.iter().map(|&count| if cached { count.min(1) } else { count }).sum();
         reads + self.passes.iter().filter(|pass| pass.write.is_some()).count()
+    }
+
+    /// The same schedule with nothing held: for an executor whose blocks are larger than planned.
+    pub fn without_held(&self, graph: &Graph) -> Self {
+        let mut schedule = self.clone();
+        schedule.passes.iter_mut().for_each(|pass| pass.held.clear());
+        set_values(graph, &mut schedule.passes);
+        schedule
     }
 
     /// How many blocks there are.

@@ -177,7 +177,7 @@ impl Native {
     }
 
     /// Begins a call: `place` gives where each stream's first row is, and how far apart its rows are.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn begin(&self, frame: &mut Frame, place: impl FnMut(Stream) -> (*mut f32, usize)) {
         frame.streams.clear();
         frame.streams.extend(self.streams.iter().copied().map(place));
@@ -187,7 +187,7 @@ impl Native {
     }
 
     /// Sets the windows of a sum for each row, around these centres.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn set_windows(&self, frame: &mut Frame, sum: usize, centres: impl Iterator<Item = f64>) {
         let Sum { what, window, .. } = self.sums[sum];
         let columns = &mut frame.windows[window * MOST_ROWS..];
@@ -208,14 +208,14 @@ impl Native {
     /// The elements of all rows can be read at the places of each stream, and written where a step or the
     /// pass writes to it, with no other reference to them in use.
     #[allow(unsafe_code)]
-    #[inline(always)]
+    #[inline]
     pub(crate) unsafe fn run(&self, frame: &mut Frame, rows: Rows<'_>) {
         // SAFETY: by the conditions above.
         unsafe { self.call(frame, rows, 0, rows.count) };
     }
 
     /// Whether a sum is finite in every row, and its windows suit.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn suits(&self, frame: &Frame, sum: usize, rows: Rows<'_>) -> bool {
         let Sum { what, total, .. } = self.sums[sum];
         let count = rows.len as f64;
@@ -265,13 +265,13 @@ impl Native {
     }
 
     /// A sum in each row.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn totals<'a>(&self, frame: &'a Frame, sum: usize, rows: Rows<'_>) -> &'a [f64] {
         &frame.totals[self.sums[sum].total * MOST_ROWS..][..rows.count]
     }
 
     /// The moments of a row, or no more of them than its sum of squares.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn moments(&self, frame: &Frame, sum: usize, rows: Rows<'_>, row: usize) -> Moments {
         let Sum { what, total, .. } = self.sums[sum];
         let at = |number: usize| frame.totals[number * MOST_ROWS + row];
@@ -281,7 +281,7 @@ impl Native {
     }
 
     /// The window of a sum in a row.
-    #[inline(always)]
+    #[inline]
     fn window(&self, frame: &Frame, sum: usize, row: usize) -> Window {
         let Sum { what, window, .. } = self.sums[sum];
         let at = |number: usize| frame.windows[number * MOST_ROWS + row];
@@ -297,7 +297,7 @@ impl Native {
     /// # Safety
     /// As of [`Self::run`].
     #[allow(unsafe_code)]
-    #[inline(always)]
+    #[inline]
     unsafe fn call(&self, frame: &mut Frame, rows: Rows<'_>, first: usize, count: usize) {
         let Frame { streams, windows, totals, arguments, memory } = frame;
         let last = rows.step * (rows.count - 1);
@@ -328,7 +328,7 @@ pub(crate) struct RowNumbers {
 }
 
 impl RowNumbers {
-    #[inline(always)]
+    #[inline]
     pub(crate) fn fill(&mut self, native: &Native, scalars: &Columns) {
         self.exceeding.clear();
         self.columns.resize(self.columns.len().max(native.scalars.len() * MOST_ROWS), 0.0);
@@ -338,18 +338,18 @@ impl RowNumbers {
     }
 
     /// The columns from a row on.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn from(&self, row: usize) -> &[f32] {
         &self.columns[row.min(self.columns.len())..]
     }
 
     /// Whether a number of any row needs more than an f32.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn exceed(&self) -> bool {
         !self.exceeding.is_empty()
     }
 
-    #[inline(always)]
+    #[inline]
     pub(crate) fn exceeds(&self, row: usize) -> bool {
         !self.exceeding.is_empty() && self.exceeding.contains(&row)
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use normact_ir::{Axes, Channels, Prim};
 use normact_plan::graph::{Expr, Graph, Operands, ValueId, one_by_one};
-use normact_plan::{Kind, Pass, Plan, Reduction, Schedule, Sizes};
+use normact_plan::{HELD_BLOCK, Kind, Pass, Plan, Reduction, Schedule, Sizes};
 
 use super::{
     Accumulate, Across, Array, BlockReduction, Home, Lane, PassProgram, Program, Same, ScalarStep, Scalars, SharedStep,
@@ -25,6 +25,15 @@ impl Program {
         sizes: Sizes,
     ) -> Self {
         let graph = &plan.joint.graph;
+        let mut blocks = Blocks::new(schedule.cut, lane, sizes);
+        // Where channels are lanes, a block has all of them, and may be larger than planned.
+        let recomputing;
+        let schedule = if blocks.largest() > HELD_BLOCK {
+            recomputing = schedule.without_held(graph);
+            &recomputing
+        } else {
+            schedule
+        };
         let in_passes = schedule.passes.iter().flat_map(|pass| {
             pass.reductions.iter().flat_map(|reduction| reduction.kind.results()).chain(pass.small.iter().copied())
         });
@@ -67,7 +76,7 @@ impl Program {
         let mut program = Self {
             lane,
             sizes,
-            blocks: Blocks::new(schedule.cut, lane, sizes),
+            blocks: Blocks::default(),
             before: schedule.before.iter().map(|&id| compiler.small(id)).collect(),
             passes,
             held: held.len(),
@@ -88,7 +97,6 @@ impl Program {
             running: extents.1.iter().copied().map(layout).collect(),
             finals: finals.iter().map(|&(id, axes)| id.map(|id| (compiler.small_value(id), grid(axes, 1)))).collect(),
         };
-        let mut blocks = std::mem::take(&mut program.blocks);
         blocks.share(&program);
         program.blocks = blocks;
         program

@@ -202,7 +202,7 @@ pub(crate) enum Target {
     Across(usize),
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Summand {
     Value(Source),
     /// A product that is summed without being stored.

@@ -1,6 +1,7 @@
 //! Steps of a pass for some hundred elements, as the interpreter does them.
 
 use super::pass::{Job, Memory, State};
+use super::vectorized::{Vectorized, vectorized};
 use super::{AHEAD, STREAMED};
 use crate::output::{Shared, View, prefetch, stream};
 use crate::program::{Accumulate, Home, Summand, Target};
@@ -19,15 +20,22 @@ pub(super) struct Part {
 
 impl Job<'_> {
     /// Interprets the steps for a part of a run.
-    #[inline(always)]
-    pub(super) fn interpret<const FMA: bool>(&self, part: Part, state: &mut State<'_>) {
-        let (lane_axis, _) = self.context.program.lane.axes();
-        state.memory.begin_row(part.scalars, self.pass.scalars.steps.len());
-        for start in (0..part.len).step_by(WIDTH) {
-            let mut at = part.at;
-            at[lane_axis] += start;
-            self.chunk::<FMA>(at, WIDTH.min(part.len - start), state);
+    pub(super) fn interpret(&self, part: Part, state: &mut State<'_>) {
+        struct Task<'a, 'b>(&'a Job<'a>, Part, &'a mut State<'b>);
+        impl Vectorized for Task<'_, '_> {
+            #[inline(always)]
+            fn run<const FMA: bool>(self) {
+                let Task(job, part, state) = self;
+                let (lane_axis, _) = job.context.program.lane.axes();
+                for start in (0..part.len).step_by(WIDTH) {
+                    let mut at = part.at;
+                    at[lane_axis] += start;
+                    job.chunk::<FMA>(at, WIDTH.min(part.len - start), state);
+                }
+            }
         }
+        state.memory.begin_row(part.scalars, self.pass.scalars.steps.len());
+        vectorized(Task(self, part, state));
     }
 
     #[inline(always)]
@@ -76,40 +84,23 @@ impl Job<'_> {
         }
         for accumulate in &pass.by_lane {
             let (target, slot) = target(accumulate, at, sums, across);
-            add_by_lane(accumulate, &chunk, target, slot);
+            let Summand::Value(value) = accumulate.summand else {
+                unreachable!("products are stored for sums by lane")
+            };
+            add_by_lane(accumulate.what, vector(&chunk, value), target, slot);
         }
         written.deliver(&out.0, len);
     }
 
-    /// Adds a part of a run, whose summands native code has left in registers, to sums that have a slot for each
-    /// lane.
-    #[inline(always)]
-    pub(super) fn add_by_lane(&self, part: Part, state: &mut State<'_>) {
-        let Part { at, len, .. } = part;
-        let (lane_axis, _) = self.context.program.lane.axes();
-        let (pass, reads, start) = (self.pass, self.context.reads, self.first(part.at));
-        let State { sums, across, memory } = state;
-        let Memory { registers, held, scalars, scratch, wide, .. } = &mut **memory;
-        let [x, dy, _] = &mut scratch[..] else { unreachable!("three of them") };
-        // Gathered already, where they have to be.
-        let x = if pass.reads[0] { in_place(reads.x, lane_axis, at, len).unwrap_or(&x.0) } else { &[] };
-        let dy = if pass.reads[1] { in_place(reads.dy, lane_axis, at, len).unwrap_or(&dy.0) } else { &[] };
-        let chunk = Chunk { registers, scalars, x, dy, held, start, len, wide, exceeding: &[] };
-        for accumulate in &pass.by_lane {
-            let (target, slot) = target(accumulate, at, sums, across);
-            add_by_lane(accumulate, &chunk, target, slot);
-        }
-    }
-
     /// The first element of a part in what is held.
-    #[inline(always)]
+    #[inline]
     pub(super) fn first(&self, at: [usize; 3]) -> usize {
         let (lane_axis, row_axis) = self.context.program.lane.axes();
         let (region, from) = (self.region, |axis: usize| at[axis] - self.region.start[axis]);
         (from(0) * region.len(row_axis) + from(row_axis)) * region.len(lane_axis) + from(lane_axis)
     }
 
-    #[inline(always)]
+    #[inline]
     pub(super) fn written(&self, at: [usize; 3], len: usize) -> Written<'_> {
         let (lane_axis, _) = self.context.program.lane.axes();
         let Some(out) = self.context.out.as_ref().filter(|_| self.pass.write.is_some()) else {
@@ -184,13 +175,6 @@ impl Written<'_> {
     }
 }
 
-/// A part of a tensor, if it is contiguous.
-#[inline(always)]
-fn in_place(view: View<'_>, lane_axis: usize, at: [usize; 3], len: usize) -> Option<&[f32]> {
-    let start = offset(at, view.strides);
-    (view.strides[lane_axis] == 1 || len == 1).then(|| &view.data[start..start + len])
-}
-
 /// A part of a tensor: in place where it is contiguous, else gathered.
 #[inline(always)]
 pub(super) fn read<'a>(
@@ -200,10 +184,10 @@ pub(super) fn read<'a>(
     len: usize,
     scratch: &'a mut [f32],
 ) -> &'a [f32] {
-    if let Some(part) = in_place(view, lane_axis, at, len) {
-        return part;
-    }
     let (start, stride) = (offset(at, view.strides), view.strides[lane_axis]);
+    if stride == 1 || len == 1 {
+        return &view.data[start..start + len];
+    }
     for (lane, value) in scratch[..len].iter_mut().enumerate() {
         *value = view.data[start + lane * stride];
     }
@@ -243,14 +227,12 @@ fn add(accumulate: &Accumulate, chunk: &Chunk<'_>, sums: &mut Accumulator, slot:
     }
 }
 
-/// Adds each element of a chunk to a slot of its own, from `slot` on.
+/// Adds each element to a slot of its own, from `slot` on.
 #[inline(always)]
-fn add_by_lane(accumulate: &Accumulate, chunk: &Chunk<'_>, sums: &mut Accumulator, slot: usize) {
-    let Summand::Value(value) = accumulate.summand else { unreachable!("products are stored for sums by lane") };
-    let values = vector(chunk, value);
+pub(super) fn add_by_lane(what: Accumulation, values: &[f32], sums: &mut Accumulator, slot: usize) {
     let slots = slot..slot + values.len();
     let first = &mut sums.first[slots.clone()];
-    match accumulate.what {
+    match what {
         Accumulation::Sum => first.iter_mut().zip(values).for_each(|(sum, &x)| *sum += f64::from(x)),
         Accumulation::SumOfSquares => {
             first.iter_mut().zip(values).for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));

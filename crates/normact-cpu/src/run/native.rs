@@ -1,17 +1,21 @@
 //! Native code for runs of elements.
 
-use super::chunk::{Part, Written, offset, read};
+use super::chunk::{Part, Written, add_by_lane, offset, read};
 use super::pass::{Job, Memory, Runs, State};
 use crate::native::{ALIGNMENT, MOST_ROWS, Native, Rows, Stream};
 use crate::output::View;
-use crate::program::Target;
+use crate::program::{Accumulate, Summand, Target};
 use crate::slots::{Accumulation, Accumulator};
+use crate::vector::{Source, WIDTH};
 
 /// Where the first of several runs is in memory, and how many elements behind it the next one is.
 type Start = (*mut f32, usize);
 
 /// Of what is not read.
 const NOWHERE: Start = (std::ptr::null_mut(), 0);
+
+/// The most elements of what is summed up by lane in one call.
+const SUMMANDS: usize = 4 * WIDTH;
 
 /// What one call of native code does.
 struct Call<'a> {
@@ -25,20 +29,14 @@ struct Call<'a> {
 
 impl Job<'_> {
     /// Does runs whose elements are contiguous in every tensor.
-    #[inline(always)]
-    pub(super) fn native_runs<const FMA: bool>(
-        &self,
-        native: &Native,
-        runs: Runs,
-        past_caches: bool,
-        state: &mut State<'_>,
-    ) {
+    pub(super) fn native_runs(&self, native: &Native, runs: Runs, past_caches: bool, state: &mut State<'_>) {
         let (_, row_axis) = self.context.program.lane.axes();
         let (pass, reads) = (self.pass, self.context.reads);
         let mut left = runs;
         while left.count > 0 {
             let State { sums, across, memory } = &mut *state;
-            let runs = Runs { count: self.independent(left, sums, across, &mut memory.slots), ..left };
+            let few = Runs { count: left.count.min(self.most_runs(left.len)), ..left };
+            let runs = Runs { count: self.independent(few, sums, across, &mut memory.slots), ..few };
             let start = |strides: [usize; 3]| (offset(runs.at, strides), runs.rows * strides[row_axis]);
             let reach = |stride: usize| stride * (runs.count - 1) + runs.len;
             let read = |is_read: bool, view: View<'_>| {
@@ -61,7 +59,7 @@ impl Job<'_> {
                 self.call(&Call { native, runs, x, dy, out, past_caches }, state);
             }
             while let Some(run) = state.memory.not_finite.pop() {
-                self.interpret::<FMA>(runs.nth(run, self.region, row_axis), state);
+                self.interpret(runs.nth(run, self.region, row_axis), state);
             }
             let next = runs.nth(runs.count, self.region, row_axis);
             left = Runs { at: next.at, scalars: next.scalars, count: left.count - runs.count, ..left };
@@ -70,7 +68,6 @@ impl Job<'_> {
 
     /// Does a part of a run, whose elements may have to be gathered; false, and nothing is accumulated, if a sum is
     /// not finite.
-    #[inline(always)]
     pub(super) fn native_part(&self, native: &Native, part: Part, state: &mut State<'_>) -> bool {
         let Part { at, len, .. } = part;
         let (lane_axis, _) = self.context.program.lane.axes();
@@ -103,18 +100,19 @@ impl Job<'_> {
             written.deliver(&out.0, len);
         }
         state.memory.scratch = scratch;
-        if is_done && !pass.by_lane.is_empty() {
-            self.add_by_lane(part, state);
-        }
         is_done
+    }
+
+    /// The most runs of a call: what is summed up by lane must stay in the first-level cache.
+    fn most_runs(&self, len: usize) -> usize {
+        if self.pass.by_lane.is_empty() { MOST_ROWS } else { (SUMMANDS / len).clamp(1, MOST_ROWS) }
     }
 
     /// Finds the slots of runs in each accumulator, and gives how many of them can be done in one call: the centre
     /// of a slot's moments, which is that of its first run, must be known before its others are done.
-    #[inline(always)]
     fn independent(&self, runs: Runs, sums: &[Accumulator], across: &[Accumulator], slots: &mut Vec<usize>) -> usize {
         let (_, row_axis) = self.context.program.lane.axes();
-        let mut count = runs.count.min(MOST_ROWS);
+        let mut count = runs.count;
         slots.resize(self.pass.sums.len() * MOST_ROWS, 0);
         for (accumulate, slots) in self.pass.sums.iter().zip(slots.as_chunks_mut::<MOST_ROWS>().0) {
             let sums = match accumulate.target {
@@ -140,13 +138,18 @@ impl Job<'_> {
     /// The elements of all runs can be read and written where they start, with no other reference to them in
     /// use. Their slots have been found.
     #[allow(unsafe_code)]
-    #[inline(always)]
     unsafe fn call(&self, call: &Call<'_>, state: &mut State<'_>) {
         let Call { native, runs, .. } = *call;
-        let (lane_axis, _) = self.context.program.lane.axes();
+        let (lane_axis, row_axis) = self.context.program.lane.axes();
         let State { sums, across, memory } = state;
-        let Memory { registers, held, frame, numbers, slots, not_finite, .. } = &mut **memory;
+        let Memory { registers, held, frame, numbers, slots, summands, not_finite, .. } = &mut **memory;
         let (first, behind) = (self.first(runs.at), runs.rows * self.region.len(lane_axis));
+        let elements = runs.count * runs.len;
+        summands.resize(summands.len().max(self.pass.by_lane.len() * elements), 0.0);
+        let summand = |source: Source| {
+            let is_source = |accumulate: &Accumulate| accumulate.summand == Summand::Value(source);
+            self.pass.by_lane.iter().position(is_source)
+        };
         native.begin(frame, |stream| match stream {
             Stream::Input => call.x,
             Stream::Upstream => call.dy,
@@ -155,7 +158,10 @@ impl Job<'_> {
                 let end = first + behind * (runs.count - 1) + runs.len;
                 (held[number][first..end].as_mut_ptr(), behind)
             }
-            Stream::Register(number) => (registers[number].0[..runs.len].as_mut_ptr(), 0),
+            Stream::Register(number) => match summand(Source::Register(number)) {
+                Some(place) => (summands[place * elements..][..elements].as_mut_ptr(), runs.len),
+                None => (registers[number].0[..runs.len].as_mut_ptr(), 0),
+            },
         });
         let slots = slots.as_chunks::<MOST_ROWS>().0;
         for (number, (accumulate, slots)) in self.pass.sums.iter().zip(slots).enumerate() {
@@ -194,6 +200,34 @@ impl Job<'_> {
                     }
                     Accumulation::Moments => sums.add_moments(slot, native.moments(frame, number, rows, run)),
                 }
+            }
+        }
+        for accumulate in &self.pass.by_lane {
+            let Summand::Value(source) = accumulate.summand else {
+                unreachable!("products are stored for sums by lane")
+            };
+            let (start, stride) = match source {
+                Source::Input => call.x,
+                Source::Upstream => call.dy,
+                Source::Held(number) => (held[number][first..].as_mut_ptr(), behind),
+                Source::Register(_) => {
+                    let place = summand(source).expect("one of those by lane");
+                    (summands[place * elements..].as_mut_ptr(), runs.len)
+                }
+                Source::Scalar(_) => unreachable!("what is reduced varies along the lanes"),
+            };
+            let sums = match accumulate.target {
+                Target::Block(number) => &mut sums[number],
+                Target::Across(number) => &mut across[number],
+            };
+            let mut at = runs.at;
+            for run in 0..runs.count {
+                if !not_finite.contains(&run) {
+                    // SAFETY: by the conditions above, or what code has just written.
+                    let values = unsafe { std::slice::from_raw_parts(start.wrapping_add(run * stride), runs.len) };
+                    add_by_lane(accumulate.what, values, sums, sums.layout.index(at));
+                }
+                at = runs.next(at, self.region, row_axis);
             }
         }
     }

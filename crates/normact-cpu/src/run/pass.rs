@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use super::chunk::{Part, offset};
 use super::scalars::{Columns, TOGETHER};
-use super::vectorized::{Vectorized, vectorized};
 use super::{Context, STREAMED};
 use crate::native::{ALIGNMENT, Frame, Native, RowNumbers};
 use crate::output::{Shared, View};
@@ -54,6 +53,8 @@ pub(super) struct Memory {
     pub(super) frame: Frame,
     /// For each sum, its slots in the runs of a call, and those runs whose sums are not finite.
     pub(super) slots: Vec<usize>,
+    /// What native code gives for sums by lane.
+    pub(super) summands: Vec<f32>,
     pub(super) not_finite: Vec<usize>,
 }
 
@@ -104,7 +105,6 @@ impl Runs {
     }
 
     /// The run of that number: behind the last row of a sample follows the first one of the next.
-    #[inline(always)]
     pub(super) fn nth(self, number: usize, region: Region, row_axis: usize) -> Part {
         let mut at = self.at;
         if number > 0 {
@@ -116,7 +116,6 @@ impl Runs {
     }
 
     /// Where the run behind one is.
-    #[inline(always)]
     pub(super) fn next(self, mut at: [usize; 3], region: Region, row_axis: usize) -> [usize; 3] {
         at[row_axis] += self.rows;
         if at[row_axis] >= region.end[row_axis] {
@@ -137,23 +136,13 @@ struct Tile {
 
 impl Job<'_> {
     pub(super) fn run(&self, state: &mut State<'_>) {
-        struct Walk<'a>(&'a Job<'a>, &'a mut State<'a>);
-        impl Vectorized for Walk<'_> {
-            #[inline(always)]
-            fn run<const FMA: bool>(self) {
-                let Walk(job, state) = self;
-                job.walk::<FMA>(state);
-            }
-        }
         if self.pass.has_elements() {
             state.memory.prepare(self.pass, self.context.program.held, self.region.elements());
-            let State { sums, across, memory } = state;
-            vectorized(Walk(self, &mut State { sums, across, memory }));
+            self.walk(state);
         }
     }
 
-    #[inline(always)]
-    fn walk<const FMA: bool>(&self, state: &mut State<'_>) {
+    fn walk(&self, state: &mut State<'_>) {
         let (lane_axis, row_axis) = self.context.program.lane.axes();
         let region = self.region;
         let [lanes_share, samples_share] = [Tier::Lanes, Tier::Sample].map(|tier| self.shares(tier));
@@ -187,30 +176,22 @@ impl Job<'_> {
                 begins = false;
                 let runs = Runs { at, len: region.elements(), count: 1, rows: 1, scalars: 0, step: 0 };
                 match together {
-                    Together::All => self.visit::<FMA>(runs, &manner, state),
-                    Together::Rows(unit) => self.visit_tile::<FMA>(tile, unit, Runs { len, ..runs }, &manner, state),
+                    Together::All => self.visit(runs, &manner, state),
+                    Together::Rows(unit) => self.visit_tile(tile, unit, Runs { len, ..runs }, &manner, state),
                 }
             });
         }
     }
 
     /// Visits the rows of a tile, of which so many are one run.
-    #[inline(always)]
-    fn visit_tile<const FMA: bool>(
-        &self,
-        tile: &Tile,
-        unit: usize,
-        row: Runs,
-        manner: &Manner<'_>,
-        state: &mut State<'_>,
-    ) {
+    fn visit_tile(&self, tile: &Tile, unit: usize, row: Runs, manner: &Manner<'_>, state: &mut State<'_>) {
         let (_, row_axis) = self.context.program.lane.axes();
         let [samples, rows] = [0, row_axis].map(|axis| tile.grid.count[axis]);
         let per_row = usize::from(rows > 1);
         let per_sample = if samples > 1 { rows } else { 0 };
         if unit == 1 && (per_sample == per_row * tile.rows.len()) && self.follow_samples(tile, state.sums) {
             let count = tile.samples.len() * tile.rows.len();
-            return self.visit::<FMA>(Runs { count, step: per_row, ..row }, manner, state);
+            return self.visit(Runs { count, step: per_row, ..row }, manner, state);
         }
         for sample in tile.samples.clone() {
             let mut next = tile.rows.start;
@@ -222,7 +203,7 @@ impl Job<'_> {
                 let mut runs = Runs { count, rows, len: rows * row.len, step: rows * per_row, ..row };
                 (runs.at[0], runs.at[row_axis]) = (sample, next);
                 runs.scalars = (sample - tile.samples.start) * per_sample + (next - tile.rows.start) * per_row;
-                self.visit::<FMA>(runs, manner, state);
+                self.visit(runs, manner, state);
                 next += rows * count;
             }
         }
@@ -255,14 +236,13 @@ impl Job<'_> {
     }
 
     /// Visits runs of elements.
-    #[inline(always)]
-    fn visit<const FMA: bool>(&self, runs: Runs, manner: &Manner<'_>, state: &mut State<'_>) {
+    fn visit(&self, runs: Runs, manner: &Manner<'_>, state: &mut State<'_>) {
         let (lane_axis, row_axis) = self.context.program.lane.axes();
         let native = manner.native.filter(|_| state.memory.exceeding.is_empty());
         let is_direct = manner.is_direct && runs.len <= manner.most && !state.memory.numbers.exceed();
         let past_caches = manner.streams && is_direct && self.are_aligned(runs);
         if let Some(native) = native.filter(|_| is_direct && past_caches == manner.streams) {
-            return self.native_runs::<FMA>(native, runs, past_caches, state);
+            return self.native_runs(native, runs, past_caches, state);
         }
         for number in 0..runs.count {
             let run = runs.nth(number, self.region, row_axis);
@@ -277,7 +257,7 @@ impl Job<'_> {
                 }
                 start += part.len;
                 if !native.is_some_and(|native| self.native_part(native, part, state)) {
-                    self.interpret::<FMA>(part, state);
+                    self.interpret(part, state);
                 }
             }
         }
@@ -288,7 +268,6 @@ impl Job<'_> {
     }
 
     /// Computes what the rows of a tier share: in f64, since it is small and much may depend on it.
-    #[inline(always)]
     fn share(&self, tier: Tier, at: [usize; 3], len: usize, memory: &mut Memory) {
         let Memory { registers, wide, columns, .. } = memory;
         for &(step, register) in &self.pass.shared[tier as usize] {
@@ -325,7 +304,6 @@ impl Job<'_> {
     }
 
     /// Hands out the rows of the region, so many together that there are not too many scalars.
-    #[inline(always)]
     fn tiles(&self, lane: usize, one_sample: bool, mut take: impl FnMut(&Tile)) {
         let (lane_axis, row_axis) = self.context.program.lane.axes();
         let (region, same) = (self.region, self.pass.scalars_same);
@@ -369,7 +347,7 @@ impl Job<'_> {
         Manner {
             native,
             most: if through_scratch || uses_registers { WIDTH } else { WIDE },
-            is_direct: !through_scratch && self.pass.by_lane.is_empty(),
+            is_direct: !through_scratch,
             streams,
             // Vectors that rows share are read from the start of a run of lanes, which is one part then.
             splits: streams && !through_scratch && !uses_registers,
@@ -377,7 +355,6 @@ impl Job<'_> {
     }
 
     /// Whether the result of each run starts where native code can write it past the caches.
-    #[inline(always)]
     fn are_aligned(&self, runs: Runs) -> bool {
         let (_, row_axis) = self.context.program.lane.axes();
         let stride = |out: &Shared<'_>| runs.rows * out.strides[row_axis] * size_of::<f32>();
@@ -387,7 +364,6 @@ impl Job<'_> {
 
     /// How many elements of the result are in front of an address from which on native code can write it past the
     /// caches; as many as can be if there is none.
-    #[inline(always)]
     fn until_aligned(&self, at: [usize; 3]) -> usize {
         let elements = self.context.out.map_or(0, |out| out.until_aligned(offset(at, out.strides), ALIGNMENT));
         if elements == 0 { usize::MAX } else { elements }

@@ -59,9 +59,16 @@ impl Columns {
 
 impl Context<'_> {
     /// Computes scalars at the indices of a grid, of at most [`TOGETHER`].
-    #[inline(always)]
     pub(super) fn scalars(&self, scalars: &Scalars, results: &[Slots], grid: &Grid, columns: &mut Columns) {
-        columns.compute(scalars, grid, |array| self.slots(results, array));
+        struct Task<'a>(&'a Context<'a>, &'a Scalars, &'a [Slots], &'a Grid, &'a mut Columns);
+        impl Vectorized for Task<'_> {
+            #[inline(always)]
+            fn run<const FMA: bool>(self) {
+                let Task(context, scalars, results, grid, columns) = self;
+                columns.compute(scalars, grid, |array| context.slots(results, array));
+            }
+        }
+        vectorized(Task(self, scalars, results, grid, columns));
     }
 
     /// Hands a value at each index of a grid to `take`.
@@ -73,16 +80,8 @@ impl Context<'_> {
         columns: &mut Columns,
         mut take: impl FnMut([usize; 3], f64),
     ) {
-        struct Task<'a>(&'a Context<'a>, &'a SmallValue, &'a [Slots], Grid, &'a mut Columns);
-        impl Vectorized for Task<'_> {
-            #[inline(always)]
-            fn run<const FMA: bool>(self) {
-                let Task(context, value, results, grid, columns) = self;
-                context.scalars(&value.scalars, results, &grid, columns);
-            }
-        }
         for part in grid.parts(TOGETHER) {
-            vectorized(Task(self, value, results, part, columns));
+            self.scalars(&value.scalars, results, &part, columns);
             let mut values = columns.of(value.root).iter();
             part.each(|index| take(index, *values.next().expect("a value at each index")));
         }
