@@ -57,7 +57,7 @@ impl<B: Backend + FusedLayer, C: CheckpointStrategy> FusedLayer for Autodiff<B, 
 }
 
 fn inner<B: Backend, C: CheckpointStrategy>(slots: Slots<Autodiff<B, C>>) -> Slots<B> {
-    Slots::new(slots.tensors.into_iter().map(|tensor| tensor.into_primitive()).collect())
+    slots.map(|tensor| tensor.into_primitive())
 }
 
 fn constant<B: Backend, C: CheckpointStrategy>(tensor: FloatTensor<B>) -> FloatTensor<Autodiff<B, C>> {

@@ -15,6 +15,14 @@ impl<B: Backend> Slots<B> {
     pub(super) fn new(tensors: Vec<FloatTensor<B>>) -> Self {
         Self { tensors }
     }
+
+    /// The tensors in another form. They are collected anew: in place, the vector would keep the memory of a
+    /// larger form as long as a backward pass may come.
+    pub(super) fn map<C: Backend>(self, form: impl FnMut(FloatTensor<B>) -> FloatTensor<C>) -> Slots<C> {
+        let mut tensors = Vec::with_capacity(self.tensors.len());
+        tensors.extend(self.tensors.into_iter().map(form));
+        Slots { tensors }
+    }
 }
 
 /// As Burn's derive does it for structs with a field for each tensor.
@@ -26,14 +34,14 @@ impl<B: Backend> ExtensionType<B> for Slots<B> {
         F: Fn(BackendTensor<B>) -> DispatchTensorKind,
     {
         let wrap = |tensor| DispatchTensor { kind: map_kind(BackendTensor::Float(tensor)), autodiff };
-        Slots::new(self.tensors.into_iter().map(wrap).collect())
+        self.map(wrap)
     }
 
     fn map_from_dispatch<F>(target: Self::Target, unwrap_kind: F) -> Self
     where
         F: Fn(DispatchTensor) -> BackendTensor<B>,
     {
-        Self::new(target.tensors.into_iter().map(|tensor| unwrap_kind(tensor).float()).collect())
+        target.map(|tensor| unwrap_kind(tensor).float())
     }
 
     fn routing_tensor(target: &Self::Target) -> Option<&DispatchTensor> {

@@ -130,7 +130,8 @@ pub(crate) fn run(program: &Program, reads: &Reads<'_>, out: Option<Shared<'_>>)
     };
     let finals = program.finals.iter().map(|last| last.as_ref().map(|(value, grid)| slots(value, *grid))).collect();
     let broadcast = program.broadcast.as_ref().map(|(value, grid)| slots(value, *grid));
-    let kept = program.kept.iter().flat_map(|&number| results[number].values.iter().copied()).collect();
+    let parts = program.kept.iter().map(|&number| &results[number].values[..]);
+    let kept = parts.collect::<Vec<_>>().concat();
     workspace.trim();
     WORKSPACE.set(Some(workspace));
     Outcome { kept, finals, broadcast }
