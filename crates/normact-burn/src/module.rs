@@ -141,16 +141,20 @@ impl NormAct {
                 let sizes = fused::sizes(&x.shape());
                 let plan = normact_plan::Plan::new(&self.layer().dag, mode, sizes);
                 let ([forward, backward], [f, b]) = (plan.traffic(), plan.cached_traffic());
-                let kept = plan.kept_slots(sizes);
                 let kernels = self.kernels(x).map_or_else(String::new, |[forward, backward]| {
                     format!("kernels: {forward} forward, {backward} backward\n")
                 });
+                let (statistics, bytes) = fused::kept(&self.spec(mode), x, &plan);
+                let is_converted = !fused::reads(&x.device(), x.dtype());
+                let input = sizes.elements() * if is_converted { 4 } else { x.dtype().size() };
+                let copy = if is_converted { ", converted to f32," } else { "" };
                 format!(
                     "{name}, {mode_name}: fused, one operation forward and one backward\n\
                      {kernels}\
                      full-size reads and writes: {forward} forward, {backward} backward; {f} and {b} where blocks \
                      stay in the cache\n\
-                     kept for the backward pass: the input and {kept} statistics"
+                     kept for the backward pass: the input{copy} ({} bytes) and {statistics} statistics ({bytes} bytes)",
+                    input
                 )
             }
         })

@@ -19,7 +19,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchDevice, backend_extension};
 use burn::tensor::{DType, Device, Shape, Tensor};
 use normact_ir::Mode;
-use normact_plan::Sizes;
+use normact_plan::{Plan, Sizes};
 
 use crate::prepared::Prepared;
 pub use pool::{reset_most_in_use, result_bytes};
@@ -91,6 +91,21 @@ pub(crate) fn kernels<const D: usize>(spec: &Spec, x: &Tensor<D>) -> Option<[usi
     match x.device().without_autodiff().as_dispatch() {
         DispatchDevice::Cube(device) => Some(cube::kernels(spec, sizes(&x.shape()), device, x.dtype())),
         _ => None,
+    }
+}
+
+/// How many statistics a fused layer with that plan keeps for the backward pass, and how many bytes they take.
+pub(crate) fn kept<const D: usize>(spec: &Spec, x: &Tensor<D>, plan: &Plan) -> (usize, usize) {
+    let sizes = sizes(&x.shape());
+    match x.device().without_autodiff().as_dispatch() {
+        DispatchDevice::Cube(device) => {
+            let statistics = cube::kept(spec, sizes, device, x.dtype());
+            (statistics, 4 * statistics)
+        }
+        _ => {
+            let statistics = plan.kept_slots(sizes);
+            (statistics, 8 * statistics)
+        }
     }
 }
 

@@ -436,8 +436,13 @@ fn the_module_explains_how_it_runs() {
     expect![[r#"
         evonorm_b0, training: fused, one operation forward and one backward
         full-size reads and writes: 3 forward, 5 backward; 2 and 3 where blocks stay in the cache
-        kept for the backward pass: the input and 88 statistics"#]]
+        kept for the backward pass: the input (32768 bytes) and 88 statistics (704 bytes)"#]]
     .assert_eq(&module.explain(&x).expect("the shape fits"));
+    expect![[r#"
+        evonorm_b0, training: fused, one operation forward and one backward
+        full-size reads and writes: 3 forward, 5 backward; 2 and 3 where blocks stay in the cache
+        kept for the backward pass: the input, converted to f32, (32768 bytes) and 88 statistics (704 bytes)"#]]
+    .assert_eq(&module.explain(&x.clone().cast(FloatDType::F16)).expect("the shape fits"));
     let x = x.cast(FloatDType::F64);
     expect!["evonorm_b0, training: operation by operation, since the fused path computes in f32, and the input is f64"]
         .assert_eq(&module.explain(&x).expect("the shape fits"));

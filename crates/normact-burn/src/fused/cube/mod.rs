@@ -91,6 +91,11 @@ pub(super) fn kernels(spec: &Spec, sizes: Sizes, device: &CubeDevice, format: DT
     [&compiled.forward, &compiled.backward].map(|lowered| lowered.kernels().filter(|kernel| !kernel.is_empty()).count())
 }
 
+/// How many numbers the forward pass keeps.
+pub(super) fn kept(spec: &Spec, sizes: Sizes, device: &CubeDevice, format: DType) -> usize {
+    compiled(spec, sizes, Wanted::all(spec, sizes, &device.client(), format)).forward.blocks.exports
+}
+
 /// How many numbers the forward pass keeps, and the length of each new running average.
 #[cfg(feature = "fusion")]
 pub(super) fn lengths(spec: &Spec, sizes: Sizes) -> (usize, Vec<usize>) {
