@@ -88,7 +88,8 @@ impl NormAct {
     }
 
     /// Applies the layer to an input of shape `[samples, channels, ...]`, rank 2 to 5. The result
-    /// has the same shape and number format.
+    /// has the same shape and number format. Where the layer cannot run fused it runs operation by operation,
+    /// which a warning in the log tells once; [`Self::path`] tells it beforehand.
     ///
     /// # Panics
     /// The shape does not fit; [`Self::check`] tells beforehand.
@@ -100,7 +101,12 @@ impl NormAct {
         let mode = self.mode(&x);
         match self.path(&x) {
             Path::Fused => self.forward_fused(x, mode),
-            Path::OpByOp(_) => self.forward_op_by_op(x, mode),
+            Path::OpByOp(reason) => {
+                if !self.choice.op_by_op {
+                    self.prepared.tell_fallback(&reason);
+                }
+                self.forward_op_by_op(x, mode)
+            }
         }
     }
 

@@ -1,5 +1,7 @@
 //! A layer with everything about it that is known before the first input.
 
+use std::sync::Once;
+
 use normact_cpu::{Compiled, Lane};
 use normact_ir::{Buffers, Dag, Layer, Mode, Shape, ShapeError, check};
 use normact_plan::Sizes;
@@ -16,6 +18,8 @@ pub(crate) struct Prepared {
     pub(crate) on_cpu: Cache<(Mode, Sizes, Lane), Compiled>,
     /// The layer lowered for GPUs.
     pub(crate) on_gpu: Cache<(Mode, Sizes, cube::Wanted), cube::Compiled>,
+    /// Whether it was said that the layer runs operation by operation.
+    fallback_is_told: Once,
     /// How often each node is read in training.
     training_reads: Vec<usize>,
     /// The same in evaluation, where batch statistics do not read their operand.
@@ -40,9 +44,16 @@ impl Prepared {
             buffers,
             on_cpu: Cache::new(),
             on_gpu: Cache::new(),
+            fallback_is_told: Once::new(),
             training_reads,
             evaluation_reads,
         })
+    }
+
+    /// Says once, to whoever listens to the log, why the layer does not run fused.
+    pub(crate) fn tell_fallback(&self, reason: &str) {
+        let name = &self.layer.name;
+        self.fallback_is_told.call_once(|| log::warn!("layer `{name}` runs operation by operation, since {reason}"));
     }
 
     /// How often each node is read.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::ValueEnum;
-use normact_burn::NormAct;
+use normact_burn::{NormAct, Path};
 use normact_ir::Shape;
 use normact_syntax::{any_error, render, shape_diagnostics};
 
@@ -249,6 +249,9 @@ fn compute_ranked<const D: usize>(
     let mut results = Results::new();
     let x = tensor(input);
     let x = if dy.is_some() { x.require_grad() } else { x };
+    if let Path::OpByOp(reason) = module.path(&x) {
+        note(&format!("{} runs operation by operation, since {reason}", module.layer().name));
+    }
     let y = module.forward(x.clone());
     results.insert("y".to_owned(), like_input(y.try_to_vec_as().map_err(|error| error.to_string())?));
     if let Some(dy) = dy {
