@@ -55,7 +55,8 @@ impl Blocks {
         let (work, blocks) = (program.work(), self.regions.len());
         let passes = program.passes.iter().filter(|pass| pass.has_elements()).count();
         // What is held belongs to a block and its thread. Every pass ends in a rendezvous of the cores.
-        self.shares_passes = blocks < FEW_BLOCKS && program.held == 0 && work >= PARALLEL * passes * blocks;
+        self.shares_passes =
+            blocks < FEW_BLOCKS && passes > 0 && program.held == 0 && work >= PARALLEL * passes * blocks;
         if work >= PARALLEL && !self.shares_passes {
             self.teams = blocks.min(TEAMS).min(program.sizes.elements().div_ceil(TEAM));
         }
