@@ -64,13 +64,16 @@ fn constant<B: Backend, C: CheckpointStrategy>(tensor: FloatTensor<B>) -> FloatT
     <Autodiff<B, C> as AutodiffBackend>::from_inner(tensor)
 }
 
+/// The output, what is kept for the backward pass, and the new running averages.
+type Forward<B> = (FloatTensor<B>, FloatTensor<B>, Vec<FloatTensor<B>>);
+
 /// Runs the layer and records the step; its parents are `x` and the parameters, `N` in all.
 fn record<B: Backend + FusedLayer, C: CheckpointStrategy, const N: usize>(
     x: FloatTensor<Autodiff<B, C>>,
     params: Slots<Autodiff<B, C>>,
     running: Slots<B>,
     spec: Spec,
-) -> (FloatTensor<Autodiff<B, C>>, FloatTensor<Autodiff<B, C>>, Vec<FloatTensor<Autodiff<B, C>>>) {
+) -> Forward<Autodiff<B, C>> {
     let operand = |number: usize| if number == 0 { &x } else { &params.tensors[number - 1] };
     let again = LayerAgain::<B> {
         x: x.id(),
