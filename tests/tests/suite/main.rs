@@ -16,6 +16,7 @@ mod kernels;
 mod memory;
 mod oracle;
 mod search;
+mod sizes;
 mod spellings;
 mod support;
 mod train;
