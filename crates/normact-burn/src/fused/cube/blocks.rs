@@ -13,10 +13,10 @@ const BLOCK: usize = 1024;
 const WORKGROUPS: RangeInclusive<usize> = 64..=256;
 
 /// Elements of a thread, beyond which there are more threads.
-const ELEMENTS_OF_THREAD: usize = 32;
+const ELEMENTS_OF_THREAD: usize = 256;
 
 /// With fewer threads than this, most of a GPU would be idle.
-const THREADS: usize = 8192;
+const THREADS: usize = 16384;
 
 /// Positions of a block where they may be cut, so that neighbouring threads read neighbouring elements.
 const RUN: usize = 32;
