@@ -191,7 +191,7 @@ impl Plan {
         Self { joint, forward, backward, kept }
     }
 
-    /// The bytes kept for the backward pass beside the input.
+    /// How many statistics are kept for the backward pass.
     pub fn kept_slots(&self, sizes: Sizes) -> usize {
         let slots = |id: &ValueId| sizes.slots(self.joint.graph.axes(*id)).iter().product::<usize>();
         self.kept.iter().map(slots).sum()

@@ -1,6 +1,6 @@
 //! What the search itself costs when judging a layer is free: candidates a second of one worker, on SQLite and on
-//! PostgreSQL, with mere statistics judged like other layers (the default) and rejected (as in the example), and
-//! the share that this takes of a search whose layers are trained.
+//! PostgreSQL, with the defaults and as in the example (mere statistics rejected, a small population), and the share
+//! that this takes of a search whose layers are trained.
 //!
 //! `cargo bench --bench overhead -- [EVALUATIONS]`. The PostgreSQL server is the one that `NORMACT_POSTGRES` names,
 //! or one of its own, which writes through to the disk as servers do.
@@ -14,7 +14,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use normact_ir::Layer;
-use normact_search::{Evolution, Fitness, Options, Protocol, Run, Space, Store, Strategy, Verdict, structure, work};
+use normact_search::{
+    Evolution, Fitness, Options, Protocol, Run, Space, Store, Strategy, Verdict, Winner, structure, work,
+};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -34,15 +36,24 @@ fn main() {
     let evaluations: u64 = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(2_000);
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let (server, is_own) = server();
-    for mere_statistics in [true, false] {
-        let name = if mere_statistics { "mere statistics judged" } else { "mere statistics rejected" };
+    let small = Evolution {
+        population: 200,
+        tournament: 0.1,
+        winner: Winner::Average,
+        initial: 1500,
+        fresh: 0.1,
+        mutations: 2,
+    };
+    for (name, mere_statistics, evolution) in
+        [("the defaults", true, Evolution::default()), ("as in the example", false, small)]
+    {
         println!("{name}");
         let [drawing, key] = parts(mere_statistics);
         let file = folder.path().join(format!("{mere_statistics}.db"));
         let mut databases = vec![("SQLite", file.to_str().expect("a path in UTF-8").to_owned())];
         databases.extend(server.as_ref().map(|server| ("PostgreSQL", database(server, mere_statistics))));
         for (kind, url) in databases {
-            let (candidates, seconds) = search(&url, evaluations, mere_statistics);
+            let (candidates, seconds) = search(&url, evaluations, mere_statistics, evolution.clone());
             let each = seconds / candidates;
             let (per_layer, judging) = EXAMPLE;
             println!(
@@ -65,7 +76,7 @@ fn main() {
 }
 
 /// Candidates and seconds of a search with so many free evaluations.
-fn search(url: &str, evaluations: u64, mere_statistics: bool) -> (f64, f64) {
+fn search(url: &str, evaluations: u64, mere_statistics: bool, evolution: Evolution) -> (f64, f64) {
     let strategy = Strategy::Evolution.name().to_owned();
     let proposals = evaluations * Run::PROPOSALS_PER_LAYER;
     let run = Run { id: 0, strategy, seed: 1, budget: evaluations, proposals };
@@ -73,7 +84,7 @@ fn search(url: &str, evaluations: u64, mere_statistics: bool) -> (f64, f64) {
     let options = Options {
         space: Space::evonorm(10, false),
         mere_statistics,
-        evolution: Evolution::default(),
+        evolution,
         fixed: vec![],
         evaluation_seed: 0,
         lease_seconds: 60.0,

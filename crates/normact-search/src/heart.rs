@@ -33,7 +33,7 @@ struct Held {
 }
 
 impl Heart {
-    /// Begins to beat three times in each lease. `store` is a connection of the heart's own, made before anything
+    /// Begins to beat three times in each lease, and at least once a minute. `store` is a connection of the heart's own, made before anything
     /// is leased: where a server takes no more connections, that is to be known at once.
     pub(crate) fn start<'scope>(
         scope: &'scope Scope<'scope, '_>,

@@ -20,8 +20,9 @@ impl<B: FusionBackend + FusedLayer> FusedLayer for Fusion<B> {
         spec: Spec,
     ) -> (FusionTensor<B::FusionRuntime>, FusionTensor<B::FusionRuntime>, Vec<FusionTensor<B::FusionRuntime>>) {
         let (kept, updates) = cube::lengths(&spec, sizes(&x.shape));
-        let specs = [TensorSpec::new(x.shape.clone(), x.dtype), vector(kept)];
-        let specs = specs.into_iter().chain(updates.into_iter().map(vector)).collect();
+        let format = small_format(&params, &running);
+        let specs = [TensorSpec::new(x.shape.clone(), x.dtype), vector(kept, DType::F32)];
+        let specs = specs.into_iter().chain(updates.into_iter().map(|len| vector(len, format))).collect();
         let first_running = 1 + params.tensors.len();
         let inputs = std::iter::once(x).chain(params.tensors).chain(running.tensors).collect();
         let mut results = register::<B>("layer_forward", inputs, specs, move |mut inputs| {
@@ -44,7 +45,8 @@ impl<B: FusionBackend + FusedLayer> FusedLayer for Fusion<B> {
         spec: Spec,
         wants_input: bool,
     ) -> (FusionTensor<B::FusionRuntime>, Vec<FusionTensor<B::FusionRuntime>>) {
-        let gradients = spec.layer.layer.dag.params().iter().map(|param| vector(param.extent.len(spec.layer.channels)));
+        let (format, channels) = (small_format(&params, &running), spec.layer.channels);
+        let gradients = spec.layer.layer.dag.params().iter().map(|param| vector(param.extent.len(channels), format));
         let specs = std::iter::once(TensorSpec::new(x.shape.clone(), x.dtype)).chain(gradients).collect();
         let first_running = 3 + params.tensors.len();
         let inputs = [x, kept, dy].into_iter().chain(params.tensors).chain(running.tensors).collect();
@@ -60,8 +62,13 @@ impl<B: FusionBackend + FusedLayer> FusedLayer for Fusion<B> {
     }
 }
 
-fn vector(len: usize) -> TensorSpec {
-    TensorSpec::new(Shape::new([len]), DType::F32)
+fn vector(len: usize, format: DType) -> TensorSpec {
+    TensorSpec::new(Shape::new([len]), format)
+}
+
+/// The format of parameters, running averages and their results, the same for all.
+fn small_format<B: FusionBackend + FusedLayer>(params: &Slots<Fusion<B>>, running: &Slots<Fusion<B>>) -> DType {
+    params.tensors.first().or(running.tensors.first()).map_or(DType::F32, |tensor| tensor.dtype)
 }
 
 /// Adds an operation to the stream and gives its results, which do not exist yet.

@@ -2,8 +2,8 @@
 //!
 //! A large allocation comes from the operating system page by page, each page zeroed at its first
 //! touch, and goes back when it is freed. For a layer that reads and writes each element once this
-//! costs several times what the layer costs. So results of at least [`SMALLEST`] bytes are mapped in
-//! large pages and, when their tensor is dropped, kept for the next result of that size, up to
+//! costs several times what the layer costs. So results of at least [`SMALLEST`] bytes are mapped, in
+//! large pages where the system has them, and, when their tensor is dropped, kept for the next result of that size, up to
 //! [`KEPT`] bytes in all, the ones unused for longest given up first.
 
 use std::collections::VecDeque;
@@ -20,7 +20,7 @@ pub(super) const SMALLEST: usize = 256 << 10;
 /// The most bytes kept for later.
 const KEPT: usize = 1 << 30;
 
-/// Sizes are multiples of this, the size of a large page on most machines.
+/// Sizes from this on are multiples of it: the size of a large page on most machines.
 const PAGE: usize = 2 << 20;
 
 /// Buffers that wait for their next use; the last was used last.

@@ -50,7 +50,7 @@ pub(super) struct Function {
 }
 
 impl Function {
-    /// `None` if the pass has more sums than registers.
+    /// `None` if the sums of the pass leave too few registers for its operations.
     pub(super) fn of(operations: &Operations, instructions: Instructions, writes: Writes) -> Option<Self> {
         let lanes = instructions.lanes();
         let order = Order::of(operations);

@@ -16,8 +16,8 @@
 //!
 //! The interpreter stays: for other processors, for sums by lane, for a chunk whose numbers exceed an f32 (a
 //! factor that is too large or too small, a sum that is not finite), for a pass of more than
-//! [`MOST_OPERATIONS`] or of more sums than there are registers, and where the system lets no program write
-//! code. Code does the same operations in the same order; sums are added up in another order, which the
+//! [`MOST_OPERATIONS`] or of more sums than leave registers for operations, and where the system lets no
+//! program write code. Code does the same operations in the same order; sums are added up in another order, which the
 //! instruction set decides, and their products are not rounded first where a vector is whole.
 
 mod code;

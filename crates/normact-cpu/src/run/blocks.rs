@@ -16,7 +16,7 @@ use crate::vector::WIDTH;
 /// Elements of a block for which it stays in the second-level cache together with `dy` and the result.
 const BLOCK: usize = 1 << 15;
 
-/// The most teams: more than any machine has cores, few enough that their sums are cheap to merge.
+/// The most teams: enough for the cores of most machines, few enough that their sums are cheap to merge.
 const TEAMS: usize = 64;
 
 /// Elements of a team, at least.

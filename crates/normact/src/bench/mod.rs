@@ -86,7 +86,7 @@ pub struct Report {
 pub struct Config {
     /// The shape of the input.
     pub shape: Shape,
-    /// The least number of steps that are timed.
+    /// How many steps are timed.
     pub runs: usize,
 }
 

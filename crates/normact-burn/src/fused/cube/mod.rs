@@ -61,7 +61,7 @@ impl Compiled {
     /// Why the device had better not run it.
     fn obstacle(&self, device: &CubeDevice) -> Option<String> {
         if self.elements > u32::MAX as usize {
-            return Some("its input has more than 2^32 elements, and kernels count in 32 bits".to_owned());
+            return Some("its input has 2^32 elements or more, and kernels count in 32 bits".to_owned());
         }
         let blocks = self.forward.blocks.blocks.min(self.backward.blocks.blocks);
         if blocks < FEW_BLOCKS && self.elements > SMALL {

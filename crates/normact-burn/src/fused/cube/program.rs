@@ -202,7 +202,7 @@ impl Walk {
         self.samples.is_single() && self.channels.is_single() && self.positions.is_single()
     }
 
-    /// The accumulations that need a second visit.
+    /// The accumulations of which threads are merged in a second phase, around the common mean.
     pub(super) fn moments(&self) -> Vec<usize> {
         (0..self.accumulate.len()).filter(|&number| self.accumulate[number].is_moments()).collect()
     }
@@ -286,7 +286,7 @@ pub(super) struct Kernel {
 }
 
 impl Kernel {
-    /// How many buffers it is launched with; one more has the sizes.
+    /// How many buffers it is launched with, that of the sizes included.
     pub(super) fn buffers(&self) -> usize {
         let read = self.tensors.len() + self.small.len() + self.given.len();
         read + usize::from(self.writes) + self.finals.len() + self.own.len() + 1
