@@ -7,6 +7,7 @@
 
 mod blocks;
 mod chunk;
+mod cores;
 mod native;
 mod pass;
 mod scalars;
@@ -101,7 +102,7 @@ pub(crate) fn run(program: &Program, reads: &Reads<'_>, out: Option<Shared<'_>>)
     };
     let mut done: Vec<Team<'_>> = match *teams {
         1 => vec![run_team(0)],
-        teams => (0..teams).into_par_iter().map(run_team).collect(),
+        teams => cores::share(teams, run_team),
     };
 
     let mut workspace = WORKSPACE.take().unwrap_or_default();
@@ -201,18 +202,16 @@ impl Team<'_> {
             }
             let job = |region: Region| Job { context, pass, results, region };
             if shares_passes {
-                let parts: Vec<_> = pieces(block, program.lane)
-                    .into_par_iter()
-                    .map(|piece| {
-                        let (mut sums, mut across) = (sums.to_vec(), context.across());
-                        let mut workspace = WORKSPACE.take().unwrap_or_default();
-                        let state = &mut State { sums: &mut sums, across: &mut across, memory: &mut workspace.pass };
-                        job(piece).run(state);
-                        WORKSPACE.set(Some(workspace));
-                        finish_streams();
-                        (sums, across)
-                    })
-                    .collect();
+                let pieces = pieces(block, program.lane);
+                let parts = cores::share(pieces.len(), |piece| {
+                    let (mut sums, mut across) = (sums.to_vec(), context.across());
+                    let mut workspace = WORKSPACE.take().unwrap_or_default();
+                    let state = &mut State { sums: &mut sums, across: &mut across, memory: &mut workspace.pass };
+                    job(pieces[piece]).run(state);
+                    WORKSPACE.set(Some(workspace));
+                    finish_streams();
+                    (sums, across)
+                });
                 for (part, across) in &parts {
                     sums.iter_mut().zip(part).for_each(|(sum, part)| sum.merge(part));
                     self.across.iter_mut().zip(across).for_each(|(sum, part)| sum.merge(part));
