@@ -3,8 +3,8 @@
 //! A large allocation comes from the operating system page by page, each page zeroed at its first
 //! touch, and goes back when it is freed. For a layer that reads and writes each element once this
 //! costs several times what the layer costs. So results of at least [`SMALLEST`] bytes are mapped, in
-//! large pages where the system has them, and, when their tensor is dropped, kept for the next result of that size, up to
-//! [`KEPT`] bytes in all, the ones unused for longest given up first.
+//! large pages where the system has them, and, when their tensor is dropped, kept for the next result of
+//! that size, up to [`KEPT`] bytes in all, the ones unused for longest given up first.
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
