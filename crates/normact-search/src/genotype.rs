@@ -8,9 +8,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use normact_egraph::{Budget, Canonicalizer, Key, canonical};
 use normact_ir::random::Space as Operations;
-use normact_ir::{Builder, Dag, Extent, Layer, Op, Operands, Param, Prim, Scalar, infer};
+use normact_ir::{Builder, Extent, Law, Layer, Op, Operands, Param, Prim, Scalar};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
@@ -152,12 +151,12 @@ pub struct NoGenotype {
 
 /// A graph as a search holds it, dead nodes and all. Printed as a list of genes:
 /// `std[batch](0) mul(3,0) add(5,4) ...`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Genotype {
     genes: Vec<Gene>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Gene {
     op: Op,
     operands: Vec<usize>,
@@ -190,6 +189,29 @@ impl Genotype {
         Layer { name: name.to_owned(), dag: builder.finish(shifted) }
     }
 
+    /// The genes that the result depends on, numbered anew, with the operands of commutative operations in order:
+    /// the same layer without what a mutation may change in vain.
+    pub(crate) fn live(&self) -> Genotype {
+        let mut needed = vec![false; INITIAL_NODES + self.genes.len()];
+        needed[INITIAL_NODES + self.genes.len() - 1] = true;
+        for (place, gene) in self.genes.iter().enumerate().rev() {
+            if needed[INITIAL_NODES + place] {
+                gene.operands.iter().for_each(|&operand| needed[operand] = true);
+            }
+        }
+        let mut numbers: Vec<usize> = (0..needed.len()).collect();
+        let mut genes = Vec::with_capacity(self.genes.len());
+        for (place, gene) in self.genes.iter().enumerate().filter(|(place, _)| needed[INITIAL_NODES + place]) {
+            numbers[INITIAL_NODES + place] = INITIAL_NODES + genes.len();
+            let mut operands: Vec<usize> = gene.operands.iter().map(|&operand| numbers[operand]).collect();
+            if matches!(gene.op, Op::Prim(prim) if prim.obeys(Law::Commutative)) {
+                operands.sort_unstable();
+            }
+            genes.push(Gene { op: gene.op, operands });
+        }
+        Genotype { genes }
+    }
+
     /// The number of genes in which two genotypes of one space differ.
     pub fn distance(&self, other: &Genotype) -> usize {
         self.genes.iter().zip(&other.genes).filter(|(a, b)| a != b).count()
@@ -220,30 +242,4 @@ fn primitive_name(op: Op) -> &'static str {
         Op::Moment(moment) => moment.moment().name(),
         Op::Input | Op::Constant(_) | Op::Param(_) => unreachable!("genes compute something"),
     }
-}
-
-/// What is wrong with the structure of a layer, if anything: its function does not depend on its input, or,
-/// unless `mere_statistics` are welcome, it is the same at every position. The canonical form tells: in `x - x`
-/// the graph reads `x`, and nothing comes of it.
-pub fn structure(dag: &Dag, mere_statistics: bool) -> Option<&'static str> {
-    look(dag, mere_statistics, &mut Canonicalizer::default()).1
-}
-
-/// The key of a layer, and what is wrong with its structure: what a search asks of every candidate, so it costs
-/// one normal form.
-pub(crate) fn look(dag: &Dag, mere_statistics: bool, keys: &mut Canonicalizer) -> (Key, Option<&'static str>) {
-    const IGNORES_INPUT: &str = "the output does not depend on the input";
-    let depends = |dag: &Dag| dag.depends_on_input()[dag.output().index()];
-    if !depends(dag) {
-        return (keys.key(dag).0, Some(IGNORES_INPUT));
-    }
-    let canonical = canonical(dag, Budget::default());
-    let problem = if !depends(&canonical.dag) {
-        Some(IGNORES_INPUT)
-    } else if !mere_statistics && !infer(&canonical.dag)[canonical.dag.output().index()].positions {
-        Some("the output is a mere statistic, the same at every position")
-    } else {
-        None
-    };
-    (canonical.key, problem)
 }

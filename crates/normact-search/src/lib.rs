@@ -18,14 +18,16 @@ mod proposer;
 mod ranking;
 mod selection;
 mod store;
+mod structure;
 mod worker;
 
 pub use fitness::{Fitness, Protocol, Reason, Verdict};
-pub use genotype::{Drawing, Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, Uniform, structure};
+pub use genotype::{Drawing, Genotype, INITIAL_NODES, MAX_GENES, NoGenotype, Space, Uniform};
 pub use measuring::{Trainings, measure};
 pub use notice::Notice;
 pub use options::{Evolution, Options, Strategy};
 pub use ranking::{mean, ranked};
 pub use selection::{Winner, front, tournament};
 pub use store::{Candidate, Evaluation, Measurement, Origin, Run, Store, StoreError, Training, place_of};
+pub use structure::structure;
 pub use worker::{End, SearchError, work};

@@ -3,17 +3,17 @@
 
 use std::collections::HashMap;
 
-use normact_egraph::Canonicalizer;
 use normact_ir::Layer;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::fitness::Fitness;
-use crate::genotype::{Genotype, look};
+use crate::genotype::Genotype;
 use crate::history::History;
 use crate::options::{Evolution, Options, Strategy};
 use crate::selection::{happens, tournament};
 use crate::store::{Batch, Fate, Origin, Progress, Proposal, Run, Store, StoreError};
+use crate::structure::{Look, Looks};
 
 /// The most candidates that are drawn before the store is told: what a worker that is killed has to draw again,
 /// and what is drawn in vain when another worker proposes for the same run.
@@ -23,12 +23,21 @@ pub(crate) struct Proposer<'a> {
     options: &'a Options,
     runs: Vec<Run>,
     histories: HashMap<i64, History>,
-    keys: Canonicalizer,
+    looks: Looks,
+}
+
+/// A candidate before its fate is known.
+struct Drawn {
+    origin: Origin,
+    /// The genotype, or the name of a fixed layer.
+    graph: String,
+    layer: Layer,
+    look: Look,
 }
 
 impl<'a> Proposer<'a> {
     pub(crate) fn new(options: &'a Options, runs: Vec<Run>) -> Self {
-        Self { options, runs, histories: HashMap::new(), keys: Canonicalizer::default() }
+        Self { options, runs, histories: HashMap::new(), looks: Looks::new(options.mere_statistics) }
     }
 
     /// Forgets what was read from the store.
@@ -94,8 +103,7 @@ impl<'a> Proposer<'a> {
         history: &History,
         fitness: &dyn Fitness,
     ) -> Result<Proposal, StoreError> {
-        let (origin, graph, layer) = self.draw(run, strategy, history)?;
-        let (key, problem) = look(&layer.dag, self.options.mere_statistics, &mut self.keys);
+        let Drawn { origin, graph, layer, look: Look { key, problem } } = self.draw(run, strategy, history)?;
         // A look at the structure costs nothing, so it is not one of the tests that random search does without.
         let problem = match strategy {
             Strategy::Fixed => None,
@@ -116,7 +124,7 @@ impl<'a> Proposer<'a> {
         Ok(Proposal { origin, graph, key, is_duplicate, spends, fate })
     }
 
-    fn draw(&self, run: &Run, strategy: Strategy, history: &History) -> Result<(Origin, String, Layer), StoreError> {
+    fn draw(&mut self, run: &Run, strategy: Strategy, history: &History) -> Result<Drawn, StoreError> {
         let number = history.proposed;
         let mut rng = ChaCha8Rng::seed_from_u64(run.seed);
         rng.set_stream(number);
@@ -126,12 +134,14 @@ impl<'a> Proposer<'a> {
                 let (name, layer) = self.options.fixed.get(at).ok_or_else(|| {
                     StoreError::Damaged(format!("fixed layer {number}, of {}", self.options.fixed.len()))
                 })?;
-                return Ok((Origin::Fixed, name.clone(), layer.clone()));
+                let (graph, layer) = (name.clone(), layer.clone());
+                return Ok(Drawn { origin: Origin::Fixed, graph, look: self.looks.at_layer(&layer.dag), layer });
             }
             Strategy::Random | Strategy::RandomTested => (Origin::Fresh, self.options.space.draw(&mut rng)),
             Strategy::Evolution => self.evolve(number, history, &mut rng)?,
         };
-        Ok((origin, genotype.to_string(), genotype.layer("candidate")))
+        let (graph, layer) = (genotype.to_string(), genotype.layer("candidate"));
+        Ok(Drawn { origin, graph, layer, look: self.looks.at(&genotype) })
     }
 
     fn evolve(&self, number: u64, history: &History, rng: &mut ChaCha8Rng) -> Result<(Origin, Genotype), StoreError> {
