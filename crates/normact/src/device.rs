@@ -4,18 +4,19 @@ use std::sync::OnceLock;
 
 use burn::tensor::{Device, DeviceKind};
 use clap::ValueEnum;
+use cubecl::wgpu::WgpuDeviceKind;
 
 use crate::Failure;
 
 /// The choice a user makes on the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum DeviceChoice {
-    /// A WGPU adapter where one is found, the CPU otherwise
+    /// A graphics card where one is found, the CPU otherwise
     #[default]
     Auto,
     /// Burn's Flex back-end
     Cpu,
-    /// A graphics adapter through WGPU; an error where none is found
+    /// A graphics adapter through WGPU, also one in software; an error where none is found
     Wgpu,
 }
 
@@ -37,11 +38,20 @@ pub fn open(choice: DeviceChoice) -> Result<OpenDevice, Failure> {
     match choice {
         DeviceChoice::Cpu => Ok(cpu()),
         DeviceChoice::Wgpu => wgpu().map(|device| OpenDevice { device, name: "wgpu" }),
+        DeviceChoice::Auto if !has_graphics_card() => Ok(cpu()),
         DeviceChoice::Auto => Ok(match wgpu() {
             Ok(device) => OpenDevice { device, name: "wgpu" },
             Err(_) => cpu(),
         }),
     }
+}
+
+/// Whether there is an adapter other than those in software, such as Mesa's lavapipe: these run on the CPU as well,
+/// many times slower than Burn's own back-end. Opens none.
+fn has_graphics_card() -> bool {
+    cubecl::Device::enumerate_all()
+        .iter()
+        .any(|device| matches!(device, cubecl::Device::Wgpu(adapter) if adapter.kind != WgpuDeviceKind::Cpu))
 }
 
 /// The process's WGPU device: an adapter may be initialised only once.
