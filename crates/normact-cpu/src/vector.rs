@@ -349,9 +349,20 @@ fn total(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f64 {
     sum
 }
 
-/// A sum in f64, for where f32 does not reach.
+/// The same in f64, for where f32 does not reach.
+#[inline(always)]
 fn wide_total(a: &[f32], b: &[f32], f: impl Fn(f64, f64) -> f64) -> f64 {
-    a.iter().zip(b).map(|(&a, &b)| f(f64::from(a), f64::from(b))).sum()
+    let f = |a: f32, b: f32| f(f64::from(a), f64::from(b));
+    let mut sums = [0.0f64; LANES];
+    let (whole_a, rest_a) = a.as_chunks::<LANES>();
+    let (whole_b, rest_b) = b.as_chunks::<LANES>();
+    for (a, b) in whole_a.iter().zip(whole_b) {
+        for lane in 0..LANES {
+            sums[lane] += f(a[lane], b[lane]);
+        }
+    }
+    let rest: f64 = rest_a.iter().zip(rest_b).map(|(&a, &b)| f(a, b)).sum();
+    sums.iter().sum::<f64>() + rest
 }
 
 /// The sum of a chunk.
@@ -388,8 +399,12 @@ fn sum_of_squared_differences(x: &[f32], centre: f32) -> f64 {
 #[inline(always)]
 pub(crate) fn moments(x: &[f32]) -> Moments {
     let count = x.len() as f64;
-    let mean = (sum(x) / count) as f32;
-    let centre = if mean.is_finite() { mean } else { 0.0 };
+    let sum = sum(x);
+    if !sum.is_finite() {
+        // An element is not finite, since f64 has room for all others: there is no variance about such a mean.
+        return Moments { count, centre: 0.0, sum, squares: f64::NAN };
+    }
+    let centre = (sum / count) as f32;
     let sum = total(x, x, |x, _| x - centre);
     let sum = if sum.is_finite() { sum } else { wide_total(x, x, |x, _| x - f64::from(centre)) };
     Moments { count, centre: f64::from(centre), sum, squares: sum_of_squared_differences(x, centre) }

@@ -57,13 +57,21 @@ pub(crate) struct Native {
     past_caches: Option<usize>,
     size: usize,
     streams: Vec<Stream>,
-    /// The scalars it reads, and what is made of them.
-    scalars: Vec<(usize, Form)>,
+    scalars: Vec<Scalar>,
     sums: Vec<Sum>,
     /// How many numbers the windows have, and how many totals there are.
     windows: usize,
     totals: usize,
     frame: usize,
+}
+
+/// A scalar that code reads.
+#[derive(Debug, Clone, Copy)]
+struct Scalar {
+    scalar: usize,
+    form: Form,
+    /// Whether a sum depends on it.
+    is_summed: bool,
 }
 
 /// What code sums up, the first number of its window and the first of its totals.
@@ -135,10 +143,11 @@ impl Native {
         let parts: Vec<_> = passes.map(&mut generate).collect();
         let memory = Executable::new(&code).map(Arc::new);
         let native = |part: Generated| {
-            let scalar = |number: &Number| match *number {
-                Number::Scalar(scalar, form) => Some((scalar, form)),
+            let scalar = |(number, is_summed): (&Number, bool)| match *number {
+                Number::Scalar(scalar, form) => Some(Scalar { scalar, form, is_summed }),
                 Number::Constant(_) | Number::Window(_) => None,
             };
+            let in_sums = part.operations.numbers_in_sums();
             let (mut window, mut total) = (0, 0);
             let mut sums = vec![];
             for what in part.sums {
@@ -151,7 +160,7 @@ impl Native {
                 past_caches: part.past_caches,
                 size: part.size,
                 frame: part.frame,
-                scalars: part.operations.numbers.iter().filter_map(scalar).collect(),
+                scalars: part.operations.numbers.iter().zip(in_sums).filter_map(scalar).collect(),
                 streams: part.operations.streams,
                 windows: part.operations.windows,
                 totals: part.operations.sums,
@@ -323,17 +332,33 @@ impl Native {
 #[derive(Debug, Default)]
 pub(crate) struct RowNumbers {
     columns: Vec<f32>,
-    /// The rows of which a number needs more than an f32.
-    exceeding: Vec<usize>,
+    /// The rows that are left to the interpreter, since a number needs more than an f32, or since one that is not
+    /// finite goes into a sum, which is then not finite and would be done twice.
+    left: Set,
 }
+
+/// Some of the rows of a call, as bits.
+type Set = u128;
+
+const _: () = assert!(Set::BITS as usize == MOST_ROWS);
 
 impl RowNumbers {
     #[inline]
     pub(crate) fn fill(&mut self, native: &Native, scalars: &Columns) {
-        self.exceeding.clear();
+        self.left = 0;
         self.columns.resize(self.columns.len().max(native.scalars.len() * MOST_ROWS), 0.0);
-        for (&(scalar, form), into) in native.scalars.iter().zip(self.columns.as_chunks_mut::<MOST_ROWS>().0) {
-            form.of_each(scalars.of(scalar), into, &mut self.exceeding);
+        for (&Scalar { scalar, form, is_summed }, into) in
+            native.scalars.iter().zip(self.columns.as_chunks_mut::<MOST_ROWS>().0)
+        {
+            let scalars = scalars.of(scalar);
+            form.of_each(scalars, into);
+            let numbers = &into[..scalars.len()];
+            if matches!(form, Form::Factor | Form::Reciprocal) {
+                self.left |= rows(scalars, |&scalar| form.of(scalar).is_none());
+            }
+            if is_summed {
+                self.left |= rows(numbers, |number| !number.is_finite());
+            }
         }
     }
 
@@ -343,16 +368,26 @@ impl RowNumbers {
         &self.columns[row.min(self.columns.len())..]
     }
 
-    /// Whether a number of any row needs more than an f32.
+    /// Whether all rows are for native code.
     #[inline]
-    pub(crate) fn exceed(&self) -> bool {
-        !self.exceeding.is_empty()
+    pub(crate) fn suit_all(&self) -> bool {
+        self.left == 0
     }
 
+    /// Whether a row is for native code.
     #[inline]
-    pub(crate) fn exceeds(&self, row: usize) -> bool {
-        !self.exceeding.is_empty() && self.exceeding.contains(&row)
+    pub(crate) fn suit(&self, row: usize) -> bool {
+        self.left >> row & 1 == 0
     }
+}
+
+/// The rows of which something is true.
+#[inline(always)]
+fn rows<T>(of: &[T], is_true: impl Fn(&T) -> bool) -> Set {
+    if !of.iter().any(&is_true) {
+        return 0;
+    }
+    of.iter().enumerate().filter(|(_, of)| is_true(of)).fold(0, |set, (row, _)| set | 1 << row)
 }
 
 /// How many numbers of its window code reads for an accumulation, and how many sums it adds up.

@@ -155,9 +155,9 @@ impl Form {
         }
     }
 
-    /// The number of each scalar, and the positions of those that would not keep their meaning.
+    /// The number of each scalar, whether or not it keeps its meaning.
     #[inline(always)]
-    pub(super) fn of_each(self, scalars: &[f64], into: &mut [f32], exceeding: &mut Vec<usize>) {
+    pub(super) fn of_each(self, scalars: &[f64], into: &mut [f32]) {
         let into = &mut into[..scalars.len()];
         let rounded = |into: &mut [f32], of: fn(f64) -> f64| {
             into.iter_mut().zip(scalars).for_each(|(into, &scalar)| *into = of(scalar) as f32);
@@ -171,9 +171,6 @@ impl Form {
                 let numbers = scalars.iter().map(|&scalar| self.of(scalar).expect("no factor"));
                 into.iter_mut().zip(numbers).for_each(|(into, number)| *into = number);
             }
-        }
-        if matches!(self, Form::Factor | Form::Reciprocal) && !scalars.iter().all(|&scalar| self.of(scalar).is_some()) {
-            exceeding.extend((0..scalars.len()).filter(|&position| self.of(scalars[position]).is_none()));
         }
     }
 }
@@ -192,6 +189,28 @@ pub(super) struct Operations {
 }
 
 impl Operations {
+    /// For each number, whether a sum depends on it.
+    pub(super) fn numbers_in_sums(&self) -> Vec<bool> {
+        let mut numbers = vec![false; self.numbers.len()];
+        let mut is_summed = vec![false; self.operations.len()];
+        for sink in &self.sinks {
+            match sink {
+                Sink::Sum(..) | Sink::SumProduct(..) => {
+                    sink.operands().into_iter().for_each(|operand| is_summed[operand] = true);
+                }
+                Sink::Store(..) => {}
+            }
+        }
+        for value in (0..self.operations.len()).rev() {
+            match self.operations[value] {
+                _ if !is_summed[value] => {}
+                Operation::Number(number) => numbers[number] = true,
+                operation => operation.operands().into_iter().for_each(|operand| is_summed[operand] = true),
+            }
+        }
+        numbers
+    }
+
     /// `None` if a constant of the pass needs more than an f32, or if there would be more than `most`
     /// operations.
     pub(super) fn of(pass: &PassProgram, most: usize) -> Option<Self> {

@@ -42,12 +42,12 @@ struct Run {
     addends: Option<Vec<Addend>>,
 }
 
-/// `None` where the scalar exceeds an f32.
+/// `None` where the row is left to the interpreter.
 fn run(native: &Native, x: &[f32], dy: &[f32], scalar: f64) -> Option<Run> {
     let mut frame = Frame::default();
     let mut numbers = RowNumbers::default();
     numbers.fill(native, &Columns::single(&[1.0, scalar]));
-    if numbers.exceeds(0) {
+    if !numbers.suit(0) {
         return None;
     }
     let mut out = vec![f32::NAN; x.len()];
@@ -194,6 +194,20 @@ fn a_factor_that_exceeds_an_f32_is_left_to_the_interpreter() {
         let native = native(&pass(Step::Binary(Prim::Mul, Source::Input, Source::Scalar(1))), instructions);
         assert!(run(&native, &[1e20], &[1.0], 1e-50).is_none());
         assert!(run(&native, &[1e20], &[1.0], 0.5).is_some());
+    }
+}
+
+#[test]
+fn a_sum_that_cannot_be_finite_is_left_to_the_interpreter() {
+    let product = Step::Binary(Prim::Mul, Source::Input, Source::Scalar(1));
+    let of = |value| Accumulate { target: Target::Block(0), summand: Summand::Value(value), what: Accumulation::Sum };
+    for instructions in available() {
+        for (summed, is_left) in [(Source::Register(0), true), (Source::Input, false)] {
+            let pass = PassProgram { sums: vec![of(summed)], ..pass(product) };
+            let native = native(&pass, instructions);
+            assert_eq!(run(&native, &[2.0], &[1.0], f64::INFINITY).is_none(), is_left, "{summed:?}");
+            assert!(run(&native, &[2.0], &[1.0], 3.0).is_some());
+        }
     }
 }
 

@@ -239,14 +239,14 @@ impl Job<'_> {
     fn visit(&self, runs: Runs, manner: &Manner<'_>, state: &mut State<'_>) {
         let (lane_axis, row_axis) = self.context.program.lane.axes();
         let native = manner.native.filter(|_| state.memory.exceeding.is_empty());
-        let is_direct = manner.is_direct && runs.len <= manner.most && !state.memory.numbers.exceed();
+        let is_direct = manner.is_direct && runs.len <= manner.most && state.memory.numbers.suit_all();
         let past_caches = manner.streams && is_direct && self.are_aligned(runs);
         if let Some(native) = native.filter(|_| is_direct && past_caches == manner.streams) {
             return self.native_runs(native, runs, past_caches, state);
         }
         for number in 0..runs.count {
             let run = runs.nth(number, self.region, row_axis);
-            let native = native.filter(|_| !state.memory.numbers.exceeds(run.scalars));
+            let native = native.filter(|_| state.memory.numbers.suit(run.scalars));
             let mut start = 0;
             while start < run.len {
                 let mut part = run;
