@@ -10,7 +10,7 @@
 //! operations mean is [`normact_ir::evaluate`]; the results agree with it to rounding.
 //!
 //! * `module` is the module: parameters, buffers, shapes and number formats;
-//! * `prepared` is what is known of a layer before its first input;
+//! * `prepared` is what is known of a layer before its first input, `running` a running average;
 //! * `fused` is the one operation, on the CPU, on CubeCL runtimes and in autodiff;
 //! * `lower` runs the graph operation by operation, in the one view that all ranks share, samples x
 //!   channels x positions, `moments` are statistics over index sets there, and `tensor_math` the operations
@@ -23,6 +23,7 @@ mod lower;
 mod module;
 mod moments;
 mod prepared;
+mod running;
 mod tensor_math;
 mod upstream;
 

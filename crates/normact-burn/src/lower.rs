@@ -3,12 +3,13 @@
 //! The Burn form of an elementwise operation is the `burn` column of the primitive table
 //! ([`normact_ir::table`]); nothing here names a single primitive.
 
-use burn::module::{Param, RunningState};
+use burn::module::Param;
 use burn::tensor::{FloatDType, Tensor};
 use normact_ir::{Buffer, IndexSet, Mode, NodeId, Op, Operands, Prim, Reduction, Running, bessel};
 
 use crate::moments::{Averages, as_value, root};
 use crate::prepared::Prepared;
+use crate::running::{RunningAverage, on};
 use crate::tensor_math::*;
 
 /// Computes the layer of `x`, viewed as samples x channels x positions; the result broadcasts to the
@@ -18,7 +19,7 @@ pub(crate) fn run(
     mode: Mode,
     x: Tensor<3>,
     params: &[Param<Tensor<1>>],
-    running: &[RunningState<Tensor<1>>],
+    running: &[RunningAverage],
 ) -> Tensor<3> {
     let (dag, reads) = (&prepared.layer.dag, prepared.reads(mode));
     let (device, dtype) = (x.device(), FloatDType::from(x.dtype()));
@@ -35,7 +36,7 @@ pub(crate) fn run(
                 let finish = |average| if op.moment().is_root() { root(average, op.eps().get()) } else { average };
                 match (prepared.buffers.of_node(id), mode, operands) {
                     (Some(buffer), Mode::Evaluation, _) => {
-                        let average = running[buffer].value_sync().to_device(&device);
+                        let average = on(running[buffer].value(), &device);
                         finish(along_channels(average, dtype))
                     }
                     (buffer, _, Operands::One(operand)) => {
@@ -121,18 +122,13 @@ fn along_channels(values: Tensor<1>, dtype: FloatDType) -> Tensor<3> {
 }
 
 /// Moves a running average towards the average of a batch of `count` elements per statistic.
-pub(crate) fn update<const D: usize>(
-    running: &RunningState<Tensor<1>>,
-    buffer: &Buffer,
-    average: Tensor<D>,
-    count: usize,
-) {
+pub(crate) fn update<const D: usize>(running: &RunningAverage, buffer: &Buffer, average: Tensor<D>, count: usize) {
     let momentum = buffer.tracking.momentum.get();
     let correction = match buffer.tracking.running {
         Running::Unbiased => bessel(count),
         Running::Biased => 1.0,
     };
-    let old = running.value_sync().to_device(&average.device());
+    let old = on(running.value(), &average.device());
     let new = average.detach().reshape(old.dims()).cast(old.dtype());
     running.update((old * (1.0 - momentum) + new * (momentum * correction)).detach());
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use burn::module::{
     Content, Devices, Flag, Module, ModuleDisplay, ModuleDisplayDefault, ModuleMapper, ModuleVisitor, Param,
-    RunningState,
 };
 use burn::tensor::{DType, Device, FloatDType, Gradients, Tensor};
 use normact_ir::{Layer, Mode, Shape, ShapeError};
@@ -14,6 +13,7 @@ use crate::error::{BuildError, ValueError};
 use crate::fused::{self, Path, Spec};
 use crate::lower;
 use crate::prepared::Prepared;
+use crate::running::{RunningAverage, on};
 
 /// A layer of the language as a Burn module, for a fixed number of channels.
 ///
@@ -50,7 +50,7 @@ use crate::prepared::Prepared;
 pub struct NormAct {
     prepared: Arc<Prepared>,
     params: Vec<Param<Tensor<1>>>,
-    running: Vec<RunningState<Tensor<1>>>,
+    running: Vec<RunningAverage>,
     training: Param<Flag>,
     choice: Choice,
 }
@@ -80,7 +80,7 @@ impl NormAct {
             params: params
                 .map(|param| Param::from_tensor(full(param.extent.len(channels), param.init.get())))
                 .collect(),
-            running: running.map(|buffer| RunningState::new(full(buffer.len(channels), buffer.init()))).collect(),
+            running: running.map(|buffer| RunningAverage::new(full(buffer.len(channels), buffer.init()))).collect(),
             training: Param::from_bool(true),
             choice: Choice::default(),
             prepared: Arc::new(prepared),
@@ -192,21 +192,16 @@ impl NormAct {
         let (format, device) = (x.dtype(), x.device());
         let x = if fused::reads(&device, format) { x } else { x.cast(DType::F32) };
         let params: Vec<Tensor<1>> = self.params.iter().map(|param| param.val()).collect();
-        let running: Vec<Tensor<1>> =
-            self.running.iter().map(|running| running.value_sync().to_device(&device)).collect();
+        let running: Vec<Tensor<1>> = self.running.iter().map(|running| on(running.value(), &device)).collect();
         let mut formats = params.iter().chain(&running).map(|tensor| tensor.dtype());
         let first = formats.next().unwrap_or(DType::F32);
         let small =
             if fused::reads(&device, first) && formats.all(|format| format == first) { first } else { DType::F32 };
-        let converted = |tensors: Vec<Tensor<1>>| {
-            tensors
-                .into_iter()
-                .map(|tensor| if tensor.dtype() == small { tensor } else { tensor.cast(small) })
-                .collect()
-        };
+        let in_format = |tensor: Tensor<1>, format| if tensor.dtype() == format { tensor } else { tensor.cast(format) };
+        let converted = |tensors: Vec<Tensor<1>>| tensors.into_iter().map(|tensor| in_format(tensor, small)).collect();
         let (y, updates) = fused::forward(self.spec(mode), x, converted(params), converted(running));
         for (running, new) in self.running.iter().zip(updates) {
-            running.update(new.detach().cast(running.value_sync().dtype()));
+            running.update(in_format(new, running.format()));
         }
         if y.dtype() == format { y } else { y.cast(format) }
     }
@@ -266,7 +261,7 @@ impl NormAct {
     pub fn values(&self, name: &str) -> Result<Vec<f64>, ValueError> {
         let tensor = match self.slot(name)? {
             Slot::Param(index) => self.params[index].val(),
-            Slot::Buffer(index) => self.running[index].value_sync(),
+            Slot::Buffer(index) => self.running[index].value(),
         };
         tensor.try_to_vec_as().map_err(|source| ValueError::Device { name: name.to_owned(), source })
     }
@@ -279,7 +274,7 @@ impl NormAct {
         let slot = self.slot(name)?;
         let old = match slot {
             Slot::Param(index) => self.params[index].val(),
-            Slot::Buffer(index) => self.running[index].value_sync(),
+            Slot::Buffer(index) => self.running[index].value(),
         };
         let [expected] = old.dims();
         if values.len() != expected {
@@ -291,10 +286,7 @@ impl NormAct {
                 let param = &mut self.params[index];
                 *param = param.clone().map(|old| if old.is_require_grad() { new.require_grad() } else { new });
             }
-            Slot::Buffer(index) => {
-                self.running[index].update(new);
-                self.running[index].value_sync();
-            }
+            Slot::Buffer(index) => self.running[index].set(new),
         }
         Ok(())
     }
@@ -344,25 +336,27 @@ const CONTAINER: &str = "Struct:NormAct";
 /// As `#[derive(Module)]` would do it for a struct with one field per parameter and buffer.
 impl Module for NormAct {
     fn collect_devices(&self, devices: Devices) -> Devices {
-        self.running.collect_devices(self.params.collect_devices(devices))
+        let devices = self.params.collect_devices(devices);
+        self.running.iter().fold(devices, |devices, running| running.collect_devices(devices))
     }
 
     fn fork(self, device: &Device) -> Self {
-        Self { params: self.params.fork(device), running: self.running.fork(device), ..self }
+        Self { params: self.params.fork(device), running: moved(self.running, device), ..self }
     }
 
     fn to_device(self, device: &Device) -> Self {
-        Self { params: self.params.to_device(device), running: self.running.to_device(device), ..self }
+        Self { params: self.params.to_device(device), running: moved(self.running, device), ..self }
     }
 
     fn train(self) -> Self {
-        Self { params: self.params.train(), running: self.running.train(), training: self.training.train(), ..self }
+        let running = self.running.into_iter().map(RunningAverage::train).collect();
+        Self { params: self.params.train(), running, training: self.training.train(), ..self }
     }
 
     fn valid(&self) -> Self {
         Self {
             params: self.params.valid(),
-            running: self.running.valid(),
+            running: self.running.iter().map(RunningAverage::valid).collect(),
             training: self.training.valid(),
             prepared: self.prepared.clone(),
             choice: self.choice,
@@ -380,8 +374,6 @@ impl Module for NormAct {
             visitor.exit_module(name, CONTAINER);
         }
         for (name, running) in self.buffer_names().zip(&self.running) {
-            // A visitor reads the value without the last update unless it is brought up to date.
-            running.value_sync();
             visitor.enter_module(name, CONTAINER);
             running.visit(visitor);
             visitor.exit_module(name, CONTAINER);
@@ -397,9 +389,10 @@ impl Module for NormAct {
         let params = names.zip(params).map(|(name, param)| map_named(name, param, mapper)).collect();
         let names = prepared.buffers.list().iter().map(|buffer| &buffer.name);
         let running = names.zip(running).map(|(name, running)| {
-            // An update that is still pending would replace the mapped value.
-            running.value_sync();
-            map_named(name, running, mapper)
+            mapper.enter_module(name, CONTAINER);
+            let mapped = running.map(mapper);
+            mapper.exit_module(name, CONTAINER);
+            mapped
         });
         let running = running.collect();
         let training = map_named(TRAINING, training, mapper);
@@ -409,6 +402,10 @@ impl Module for NormAct {
 
 /// The name of the flag in paths, as in Burn's batch normalization.
 const TRAINING: &str = "training";
+
+fn moved(running: Vec<RunningAverage>, device: &Device) -> Vec<RunningAverage> {
+    running.into_iter().map(|running| running.to_device(device)).collect()
+}
 
 fn map_named<T: Module, M: ModuleMapper>(name: &str, module: T, mapper: &mut M) -> T {
     mapper.enter_module(name, CONTAINER);
