@@ -404,7 +404,7 @@ impl Module for NormAct {
 const TRAINING: &str = "training";
 
 fn moved(running: Vec<RunningAverage>, device: &Device) -> Vec<RunningAverage> {
-    running.into_iter().map(|running| running.to_device(device)).collect()
+    running.into_iter().map(|running| running.moved_to(device)).collect()
 }
 
 fn map_named<T: Module, M: ModuleMapper>(name: &str, module: T, mapper: &mut M) -> T {

@@ -105,7 +105,7 @@ impl RunningAverage {
         self
     }
 
-    pub(crate) fn to_device(self, device: &Device) -> Self {
+    pub(crate) fn moved_to(self, device: &Device) -> Self {
         self.set(on(self.latest(), device));
         self
     }

@@ -7,8 +7,8 @@ use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::Checkpoi
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
-use burn::tensor::Tensor;
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::{Shape, Tensor};
 
 /// A tensor whose backward pass gives `y` the gradient `dy`. Its value means nothing.
 ///
@@ -61,11 +61,11 @@ impl<B: Backend + Upstream> Backward<B, 1> for GivenGradient {
 impl<B: Backend + Upstream, C: CheckpointStrategy> Upstream for Autodiff<B, C> {
     fn upstream_of(y: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
         let nodes = [y.node()];
-        // One element stands for all: the backward pass would start from as many ones.
+        // One element stands for all: the backward pass would start from as many ones. A zero, not one of `y`, which
+        // a GPU would need a kernel of its own for.
         let one = |y: FloatTensor<B>| {
-            let rank = burn::backend::TensorMetadata::shape(&y).num_dims();
-            let first = vec![burn::tensor::Slice::from(0..1); rank];
-            B::float_slice(y, &first)
+            let shape = Shape::from(vec![1; y.shape().num_dims()]);
+            B::float_zeros(shape, &y.device(), y.dtype().into())
         };
         match GivenGradient.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(dy.into_primitive(), one(y.into_primitive())),

@@ -17,7 +17,7 @@ use super::math::{binary, unary};
 use super::program::{Accumulate, Coordinate, Extent, Index, Op, Part, Program, Span, SpanKind, Target, Walk, number};
 
 /// How many sums one thread adds up at a time. A workgroup is at most its square.
-const RADIX: usize = 16;
+pub(super) const RADIX: usize = 16;
 
 /// Where a thread is: an element in the view of all ranks, and the block.
 #[derive(CubeType, Clone, Copy)]
@@ -337,11 +337,15 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
     // The sums of the slot; with moments, in a second phase, every lane's moments around the common mean. The
     // first sum of those would be 0 without rounding, and corrects for it. One loop has the code of both.
     let mut totals = Array::<f32>::new(comptime!(sums.max(1)));
-    let mut values = Array::<f32>::new(comptime!(sums.max(2 * moments.len()).max(1)));
+    let combined = comptime!(sums.max(2 * moments.len()));
+    let mut values = Array::<f32>::new(comptime!(combined.max(1)));
     if comptime!(sums > 0) {
+        #[unroll]
+        for sum in 0..combined {
+            values[sum] = 0.0f32;
+        }
         let phases = comptime!(if moments.is_empty() { 1 } else { 2 });
         for phase in 0..phases {
-            let mut count = comptime!(sums).runtime();
             if phase == 0usize {
                 #[unroll]
                 for sum in 0..sums {
@@ -354,7 +358,6 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
                     }
                 }
             } else {
-                count = comptime!(2 * moments.len()).runtime();
                 #[unroll]
                 for number in 0..moments.len() {
                     let accumulate = comptime!(walk.accumulate[moments[number]].clone());
@@ -367,7 +370,8 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
                 }
             }
             let slots_first = comptime!(walk.slots_first);
-            combine(shared, &mut values, visit.lane, visit.row, count, workgroup, team, slots_first);
+            let radix = buffers.numbers.find(number::RADIX);
+            combine(shared, &mut values, visit.lane, visit.row, radix, combined, workgroup, team, slots_first);
             if phase == 0usize {
                 #[unroll]
                 for sum in 0..sums {
@@ -454,13 +458,17 @@ fn guarded(total: f32, block: &At, #[comptime] accumulate: Accumulate) -> f32 {
 }
 
 /// Sums what the threads of each team have, and gives every thread the sums of its team.
+///
+/// A driver compiles every access of shared memory to a lot of code, and unrolls loops of a known length: so there
+/// are few of the first and none of the second, which is what `radix`, a number that it cannot know, is for.
 #[cube]
 fn combine(
     shared: &mut Shared<[f32]>,
-    totals: &mut Array<f32>,
+    values: &mut Array<f32>,
     lane: usize,
     row: usize,
-    sums: usize,
+    radix: usize,
+    #[comptime] sums: usize,
     #[comptime] workgroup: usize,
     #[comptime] team: usize,
     #[comptime] slots_first: bool,
@@ -472,33 +480,33 @@ fn combine(
         let mine = base + lane * stride;
         // Others may still read what was combined before.
         sync_cube();
-        // Loops, here and below: what is unrolled takes a driver longer to compile than it saves.
+        #[unroll]
         for sum in 0..sums {
-            shared[mine + sum * workgroup] = totals[sum];
+            shared[mine + comptime!(sum * workgroup)] = values[sum];
         }
-        sync_cube();
-        // Few barriers, which cost more than additions: sixteen to one, and then each thread adds up
-        // what is left.
-        let left = comptime!(if team > RADIX { team / RADIX } else { team });
-        if comptime!(team > RADIX) {
+        // Few barriers, which cost more than additions: sixteen to one, and then one thread adds up what is left.
+        let mut left = comptime!(team.div_ceil(RADIX)).runtime();
+        let mut each = comptime!(team.min(RADIX)).runtime();
+        let levels = comptime!(if team > RADIX { 2usize } else { 1usize }).runtime();
+        for _level in 0..min(levels, radix) {
+            sync_cube();
             if lane < left {
-                for sum in 0..sums {
+                for sum in 0..min(comptime!(sums).runtime(), 2usize * radix) {
                     let place = mine + sum * workgroup;
                     let mut total = shared[place];
-                    for number in 1..RADIX {
-                        total += shared[place + number * comptime!(left * stride)];
+                    for number in 1..each {
+                        total += shared[place + number * left * stride];
                     }
                     shared[place] = total;
                 }
             }
-            sync_cube();
+            each = left;
+            left = 1usize;
         }
+        sync_cube();
+        #[unroll]
         for sum in 0..sums {
-            let mut total = shared[base + sum * workgroup];
-            for number in 1..left {
-                total += shared[base + sum * workgroup + number * stride];
-            }
-            totals[sum] = total;
+            values[sum] = shared[base + comptime!(sum * workgroup)];
         }
     }
 }

@@ -7,6 +7,7 @@ use normact_plan::graph::{Expr, Graph, Operands, Statistic, ValueId, one_by_one}
 use normact_plan::{Plan, Reduction, Schedule, Sizes};
 
 use super::blocks::{Blocks, power_of_two};
+use super::kernel::RADIX;
 use super::program::{
     Accumulate, Coordinate, Extent, Given, Index, Kernel, Lowered, Op, Own, Part, Program, Result, Small, Span,
     SpanKind, Target, Tensor, Term, Walk, Write, number,
@@ -293,6 +294,7 @@ impl<'a> Code<'a> {
             blocks.count[1],
             blocks.count[2],
             blocks.count.iter().product(),
+            RADIX,
         ];
         let reads_vectors = sizes.positions.is_multiple_of(setting.lanes) && positions.is_multiple_of(setting.lanes);
         Self {

@@ -24,6 +24,8 @@ pub(super) mod number {
     pub(in super::super) const CHANNEL_BLOCKS: usize = 6;
     pub(in super::super) const POSITION_BLOCKS: usize = 7;
     pub(in super::super) const BLOCKS: usize = 8;
+    /// How many sums one thread adds up at a time, which is always the same: for loops that are not to be unrolled.
+    pub(in super::super) const RADIX: usize = 9;
 }
 
 /// What a kernel is compiled for.
