@@ -1,8 +1,8 @@
 //! A running average as a buffer of a module.
 //!
-//! What Burn's `RunningState` does, without its operations: that one divides every update by the number of threads
-//! and moves it to a device, which autodiff records as graphs of their own, in every forward pass. For a small
-//! input these cost as much time as the layer, and 3 KB that stay until the next one.
+//! It is what Burn's `RunningState` is, with fewer operations: that one divides every update by the number of
+//! threads and moves it to a device, which autodiff records as graphs of their own, in every forward pass. For a
+//! small input these cost as much time as the layer, and 3 KB that stay until the next one.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
@@ -62,7 +62,7 @@ impl RunningAverage {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The value after the last update of this thread, if there is one, and of others.
+    /// The value. Where this thread has updated it since, that is the mean of what all threads have found.
     pub(crate) fn value(&self) -> Tensor<1> {
         let mut state = self.state();
         if state.has_update_of(thread::current().id()) {
@@ -99,14 +99,20 @@ impl RunningAverage {
     }
 
     pub(crate) fn map(self, mapper: &mut impl ModuleMapper) -> Self {
-        let (_, mapped, _) = mapper.map_float(Param::initialized(self.id, self.latest())).consume();
+        let mut state = self.state();
+        state.bring_up_to_date();
+        let (_, mapped, _) = mapper.map_float(Param::initialized(self.id, state.value.clone())).consume();
         // A buffer is nothing that an optimizer moves, whatever the mapper says.
-        self.set(mapped.set_require_grad(false));
+        state.value = mapped.set_require_grad(false);
+        drop(state);
         self
     }
 
     pub(crate) fn moved_to(self, device: &Device) -> Self {
-        self.set(on(self.latest(), device));
+        let mut state = self.state();
+        state.bring_up_to_date();
+        state.value = on(state.value.clone(), device);
+        drop(state);
         self
     }
 

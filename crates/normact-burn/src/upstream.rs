@@ -63,13 +63,13 @@ impl<B: Backend + Upstream, C: CheckpointStrategy> Upstream for Autodiff<B, C> {
         let nodes = [y.node()];
         // One element stands for all: the backward pass would start from as many ones. A zero, not one of `y`, which
         // a GPU would need a kernel of its own for.
-        let one = |y: FloatTensor<B>| {
+        let zero = |y: FloatTensor<B>| {
             let shape = Shape::from(vec![1; y.shape().num_dims()]);
             B::float_zeros(shape, &y.device(), y.dtype().into())
         };
         match GivenGradient.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish(dy.into_primitive(), one(y.into_primitive())),
-            OpsKind::UnTracked(prep) => prep.finish(one(y.into_primitive())),
+            OpsKind::Tracked(prep) => prep.finish(dy.into_primitive(), zero(y.into_primitive())),
+            OpsKind::UnTracked(prep) => prep.finish(zero(y.into_primitive())),
         }
     }
 }

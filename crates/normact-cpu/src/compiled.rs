@@ -66,6 +66,8 @@ impl Compiled {
         let updates: Vec<_> = joint.updates.iter().copied().zip(running.iter().copied()).collect();
         let gradients: Vec<_> = joint.param_gradients.iter().copied().zip(params.iter().copied()).collect();
         let mut forward = Program::new(&plan, &plan.forward, kept, &updates, extents, lane, sizes);
+        // In training a gradient does not depend on running averages.
+        let extents = if mode == Mode::Training { (&params[..], &[][..]) } else { extents };
         let mut backward = Program::new(&plan, &plan.backward, &[], &gradients, extents, lane, sizes);
         if let Some(instructions) = instructions {
             assert!(instructions.is_available(), "the processor does not have {instructions:?}");
@@ -121,7 +123,7 @@ impl Compiled {
     }
 
     /// Computes the gradients for the upstream gradient `dy`, and that of the input into `dx`, unless it
-    /// is a broadcast.
+    /// is a broadcast. `running` is read in evaluation mode alone.
     pub fn backward(
         &self,
         x: View<'_>,
@@ -131,6 +133,7 @@ impl Compiled {
         dy: View<'_>,
         dx: Option<ViewMut<'_>>,
     ) -> Backward {
+        let running = if self.backward.running.is_empty() { &[] } else { running };
         Self::check(&self.backward, params, running);
         let reads = Reads { x, dy, params, running, given: kept };
         let writes = self.plan.joint.input_gradient.is_some();

@@ -200,7 +200,7 @@ impl Genotype {
             }
         }
         let mut numbers: Vec<usize> = (0..needed.len()).collect();
-        let mut genes = Vec::with_capacity(self.genes.len());
+        let mut genes = Vec::with_capacity(needed[INITIAL_NODES..].iter().filter(|&&needed| needed).count());
         for (place, gene) in self.genes.iter().enumerate().filter(|(place, _)| needed[INITIAL_NODES + place]) {
             numbers[INITIAL_NODES + place] = INITIAL_NODES + genes.len();
             let mut operands: Vec<usize> = gene.operands.iter().map(|&operand| numbers[operand]).collect();

@@ -1,9 +1,9 @@
 //! A look at a layer before anything is trained: its key, and what is wrong with its structure.
 //!
-//! Every candidate is looked at, and the keys of evolved layers are the larger part of what a search costs. Most
-//! children differ from a layer that was looked at in dead genes alone, so what was found out is remembered by
-//! the [live genes](Genotype::live). It is found out from them, too: what a worker remembers changes nothing but
-//! its speed.
+//! Every candidate is looked at, and the keys of evolved layers would be the larger part of what a search costs.
+//! Many children differ from a layer that was looked at in dead genes alone, the more the smaller the layers are
+//! that a search prefers. So what was found out is remembered by the [live genes](Genotype::live). It is found out
+//! from them, too: what a worker remembers changes nothing but its speed.
 
 use std::collections::HashMap;
 
@@ -28,7 +28,7 @@ pub(crate) struct Looks {
     seen: HashMap<Genotype, Look>,
 }
 
-/// The most genotypes that are remembered, which takes some 30 MB.
+/// The most genotypes that are remembered, which takes some 30 MB where ten genes are live.
 const MAX_SEEN: usize = 1 << 15;
 
 impl Looks {

@@ -1,7 +1,7 @@
 //! The operation in Burn's autodiff: one step with a hand-written backward pass.
 //!
-//! The step keeps the statistics of the plan, the small operands, and the number of the node of `x`, whose
-//! values autodiff has anyway, or computes again under gradient checkpointing. There the output counts as
+//! The step keeps the statistics of the plan, the small operands that the backward pass reads, and the number of
+//! the node of `x`, whose values autodiff has anyway, or computes again under gradient checkpointing. There the output counts as
 //! cheap: an operation behind the layer that needs it has it computed again from `x`, so that a layer keeps
 //! one full-size tensor, not two.
 
@@ -16,6 +16,8 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend};
+
+use normact_ir::Mode;
 
 use super::{FusedLayer, Slots, Spec};
 
@@ -90,6 +92,8 @@ fn record<B: Backend + FusedLayer, C: CheckpointStrategy, const N: usize>(
             let params = inner(params);
             let (y, kept, updates) =
                 B::layer_forward(x.into_primitive(), params.clone(), running.clone(), spec.clone());
+            // In training, statistics are those of the batch.
+            let running = if spec.mode == Mode::Training { Slots::new(vec![]) } else { running };
             (prep.finish((node, params, running, kept.clone(), spec), y), kept, updates)
         }
         OpsKind::UnTracked(prep) => {

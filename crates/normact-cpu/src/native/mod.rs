@@ -15,7 +15,7 @@
 //! 512 bits. The assembler is iced-x86, with nothing but its encoder.
 //!
 //! The interpreter stays: for other processors, for sums by lane, for a chunk whose numbers exceed an f32 (a
-//! factor that is too large or too small, a sum that is not finite), for a pass of more than
+//! factor that is too large or too small, a sum or what goes into it that is not finite), for a pass of more than
 //! [`MOST_OPERATIONS`] or of more sums than leave registers for operations, and where the system lets no
 //! program write code. Code does the same operations in the same order; sums are added up in another order, which the
 //! instruction set decides, and their products are not rounded first where a vector is whole.
@@ -333,7 +333,7 @@ impl Native {
 pub(crate) struct RowNumbers {
     columns: Vec<f32>,
     /// The rows that are left to the interpreter, since a number needs more than an f32, or since one that is not
-    /// finite goes into a sum, which is then not finite and would be done twice.
+    /// finite goes into a sum: that is hardly ever finite then, and would be done twice.
     left: Set,
 }
 

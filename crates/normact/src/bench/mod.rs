@@ -165,7 +165,7 @@ fn layer_figures(layer: &Layer, module: &NormAct, dims: [usize; 4], device: &Ope
     let x = random(dims, 1, &autodiff);
     let dy = random(dims, 2, &autodiff);
     let input_bytes = 4 * dims.iter().product::<usize>();
-    let output_bytes = input_bytes;
+    let output_bytes = tensor_bytes(dims, &device.device);
     let mut left = runs;
     while left > 0 {
         let turn = left.min(TURN);
@@ -176,7 +176,8 @@ fn layer_figures(layer: &Layer, module: &NormAct, dims: [usize; 4], device: &Ope
                 let step = step(&timed.subject, &x, &dy, &device.device, true);
                 timed.first = timed.first.or(Some(step.both.as_secs_f64() * 1e3));
                 // The output is alive but not kept; the input is kept, though it was there before.
-                timed.saved = step.alive.map(|alive| alive.saturating_sub(output_bytes) + input_bytes);
+                timed.saved =
+                    step.alive.zip(output_bytes).map(|(alive, output)| alive.saturating_sub(output) + input_bytes);
                 timed.peak = step.peak;
             }
             for _ in 0..turn {
@@ -258,6 +259,18 @@ fn step(subject: &Subject, x: &Tensor<4>, dy: &Tensor<4>, device: &Device, of_pe
     let peak = memory.peak();
     drop((gradients, x));
     StepTimes { forward, both, alive, peak }
+}
+
+/// What a tensor with a gradient takes, Burn's bookkeeping for it included.
+fn tensor_bytes(dims: [usize; 4], device: &Device) -> Option<usize> {
+    let wait = || device.sync().expect("the device works");
+    wait();
+    let memory = Memory::start(device, false);
+    let tensor = random(dims, 4, &device.clone().autodiff());
+    wait();
+    let bytes = memory.alive();
+    drop(tensor);
+    bytes
 }
 
 /// Burn's own module for a built-in layer.
