@@ -344,6 +344,22 @@ fn bench_measures_a_step_and_what_it_keeps() {
 }
 
 #[test]
+fn built_in_layers_keep_hardly_more_than_a_small_input() {
+    let names: Vec<&str> = normact::built_in::names().collect();
+    let mut arguments = vec!["bench"];
+    arguments.extend(&names);
+    arguments.extend(["--shape", "8,16,8,8", "--device", "cpu", "--runs", "1", "--json"]);
+    let (code, output, messages) = run(&arguments);
+    assert_eq!(code, 0, "{messages}");
+    let report: serde_json::Value = serde_json::from_str(&output).unwrap();
+    for layer in report["layers"].as_array().unwrap() {
+        let kept = layer["fused"]["saved_bytes"].as_f64().unwrap() / f64::from(4 * 8 * 16 * 8 * 8);
+        assert!((1.0..=1.05).contains(&kept), "{}: {kept}", layer["layer"]);
+    }
+    assert_eq!(report["layers"].as_array().unwrap().len(), names.len());
+}
+
+#[test]
 fn bench_says_how_many_kernels_a_layer_is() {
     let arguments = ["bench", "gn_silu", "--shape", "4,64,8,8", "--device", "wgpu", "--runs", "1", "--json"];
     let (code, output, messages) = run(&arguments);

@@ -7,6 +7,7 @@ use normact_ir::{Groups, IndexSet, Inputs, Layer, Mode, Moment, Prim, Shape, eva
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::devices::devices;
 use crate::layers::{affine, evonorm_b0, layer, moment, normalized};
 use crate::reference::{self, Subject, numbers};
 use crate::ways::{Way, ways};
@@ -72,6 +73,22 @@ fn variances_at_both_ends_of_the_format_are_normalized_away() {
             assert!(difference < tolerance, "{over} at {scale:e}, {way:?}: gradients of parameters");
         }
     }
+}
+
+/// The variance of two numbers as small as these would do: it is 1e60, f32 ends at 3.4e38, and the language of WebGPU's
+/// kernels has no f64.
+#[test]
+fn a_variance_beyond_the_largest_f32_is_infinite_on_a_gpu() {
+    let layer = norm(IndexSet::Instance, 0.0);
+    let dims = [1, 1, 2, 1];
+    let x = vec![-1e30, 1e30];
+    let inputs = inputs(&layer, &dims, x.clone());
+    let y = |device| {
+        Subject::new(&layer, &inputs, &Way::by_default(device), FloatDType::F32).pass(&x, Mode::Training, &[1.0; 2]).y
+    };
+    let [cpu, wgpu] = devices();
+    assert!(difference(&y(cpu), &[-1.0, 1.0]) < 1e-6);
+    assert_eq!(y(wgpu), [0.0, 0.0]);
 }
 
 #[test]
