@@ -26,11 +26,17 @@ const JUDGING: f64 = 0.49;
 /// The layers that a run of it may judge.
 const BUDGET: u64 = 650;
 
-struct Free(ChaCha8Rng);
+/// Judges at random, or by the nodes that are live first: then what is evolved is large, and hardly ever met before.
+struct Free {
+    rng: ChaCha8Rng,
+    prefers_large: bool,
+}
 
 impl Fitness for Free {
-    fn evaluate(&mut self, _: &Layer, _: Protocol, _: u64, _: &AtomicBool) -> Result<Verdict, String> {
-        Ok(Verdict::Scored((0..3).map(|_| self.0.random_range(0.0..1.0)).collect()))
+    fn evaluate(&mut self, layer: &Layer, _: Protocol, _: u64, _: &AtomicBool) -> Result<Verdict, String> {
+        let live = layer.dag.live().iter().filter(|live| **live).count();
+        let least = if self.prefers_large { live as f64 } else { 0.0 };
+        Ok(Verdict::Scored((0..3).map(|_| least + self.rng.random_range(0.0..1.0)).collect()))
     }
 }
 
@@ -46,8 +52,13 @@ fn main() {
         fresh: 0.1,
         mutations: 2,
     };
-    for (name, mere_statistics, evolution) in
-        [("the defaults", true, Evolution::default()), ("as in the example", false, small)]
+    for (number, (name, mere_statistics, evolution, prefers_large)) in [
+        ("the defaults", true, Evolution::default(), false),
+        ("as in the example", false, small.clone(), false),
+        ("as in the example, judged by size", false, small, true),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let [drawing, key] = parts(mere_statistics);
         println!(
@@ -55,11 +66,11 @@ fn main() {
             drawing * 1e6,
             key * 1e6
         );
-        let file = folder.path().join(format!("{mere_statistics}.db"));
+        let file = folder.path().join(format!("{number}.db"));
         let mut databases = vec![("SQLite", file.to_str().expect("a path in UTF-8").to_owned())];
-        databases.extend(server.as_ref().map(|server| ("PostgreSQL", database(server, mere_statistics))));
+        databases.extend(server.as_ref().map(|server| ("PostgreSQL", database(server, number))));
         for (kind, url) in databases {
-            let (candidates, seconds) = search(&url, evaluations, mere_statistics, evolution.clone());
+            let (candidates, seconds) = search(&url, evaluations, mere_statistics, evolution.clone(), prefers_large);
             let evaluation = seconds / evaluations as f64;
             println!(
                 "  {kind:<10} {:>6.0} candidates a second ({candidates}, {:.0} for each evaluation, in {seconds:.1} s); \
@@ -78,7 +89,7 @@ fn main() {
 }
 
 /// Candidates and seconds of a search with so many free evaluations.
-fn search(url: &str, evaluations: u64, mere_statistics: bool, evolution: Evolution) -> (f64, f64) {
+fn search(url: &str, evaluations: u64, mere_statistics: bool, evolution: Evolution, prefers_large: bool) -> (f64, f64) {
     let strategy = Strategy::Evolution.name().to_owned();
     let proposals = evaluations * Run::PROPOSALS_PER_LAYER;
     let run = Run { id: 0, strategy, seed: 1, budget: evaluations, proposals };
@@ -94,7 +105,7 @@ fn search(url: &str, evaluations: u64, mere_statistics: bool, evolution: Evoluti
         max_deaths: Options::MAX_DEATHS,
         max_failures: Options::MAX_FAILURES,
     };
-    let mut free = Free(ChaCha8Rng::seed_from_u64(1));
+    let mut free = Free { rng: ChaCha8Rng::seed_from_u64(1), prefers_large };
     let start = Instant::now();
     work(url, &options, &mut free, &AtomicBool::new(false), &|notice| println!("{notice}")).expect("the search ends");
     let seconds = start.elapsed().as_secs_f64();
@@ -143,8 +154,8 @@ fn server() -> (Option<String>, bool) {
 }
 
 /// An empty database on the server.
-fn database(server: &str, mere_statistics: bool) -> String {
-    let name = format!("overhead_{}_{mere_statistics}", std::process::id());
+fn database(server: &str, number: usize) -> String {
+    let name = format!("overhead_{}_{number}", std::process::id());
     let mut client = postgres::Client::connect(&format!("{server}/postgres"), postgres::NoTls).expect("a server");
     client.batch_execute(&format!("CREATE DATABASE {name}")).expect("a database");
     format!("{server}/{name}")

@@ -1,9 +1,9 @@
 //! The operation in Burn's autodiff: one step with a hand-written backward pass.
 //!
 //! The step keeps the statistics of the plan, the small operands that the backward pass reads, and the number of
-//! the node of `x`, whose values autodiff has anyway, or computes again under gradient checkpointing. There the output counts as
-//! cheap: an operation behind the layer that needs it has it computed again from `x`, so that a layer keeps
-//! one full-size tensor, not two.
+//! the node of `x`, whose values autodiff has anyway, or computes again under gradient checkpointing. There the
+//! output counts as cheap: an operation behind the layer that needs it has it computed again from `x`, so that a
+//! layer keeps one full-size tensor, not two.
 
 use std::marker::PhantomData;
 
@@ -16,7 +16,6 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, AutodiffBackend, Backend};
-
 use normact_ir::Mode;
 
 use super::{FusedLayer, Slots, Spec};
