@@ -6,14 +6,39 @@ use normact_ir::{Axes, Channels};
 use normact_plan::graph::Graph;
 use normact_plan::{Schedule, Sizes};
 
+/// How a device runs threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Threads {
+    /// Side by side, and quickly: a block is the work of a workgroup.
+    Gpu,
+    /// One after the other on so many cores, so many threads at a time in a vector. To wait for each other is what
+    /// takes longest there, to compile too: a block is the work of one thread, if there are blocks enough.
+    Cpu { cores: usize, vector: usize },
+}
+
 /// Elements of a block that is worth a workgroup.
 const BLOCK: usize = 1024;
 
-/// Threads of a workgroup.
-const WORKGROUPS: RangeInclusive<usize> = 64..=256;
+/// Elements of a block that is worth a thread.
+const BLOCK_OF_THREAD: RangeInclusive<usize> = 64..=4096;
+
+/// Blocks for each thread that runs at a time, so that all have something to do until the end.
+const BLOCKS_OF_THREAD: usize = 4;
+
+/// The most blocks that threads find by themselves: such numbers are exact in f32.
+const MOST_ALONE: usize = 1 << 22;
+
+/// The most threads of a workgroup.
+const WORKGROUP: usize = 256;
+
+/// The fewest threads of a GPU's workgroup.
+const GPU_WORKGROUP: usize = 64;
 
 /// Elements of a thread, beyond which there are more threads.
 const ELEMENTS_OF_THREAD: usize = 256;
+
+/// The same of a CPU.
+const ELEMENTS_OF_CPU_THREAD: usize = 4096;
 
 /// With fewer threads than this, most of a GPU would be idle.
 const THREADS: usize = 16384;
@@ -34,10 +59,31 @@ pub(super) struct Blocks {
     pub(super) channels: Channels,
     /// Whether a block has more than one position.
     pub(super) positions: bool,
+    /// Whether each is the work of one thread.
+    pub(super) alone: bool,
+    /// Threads of a workgroup.
+    pub(super) workgroup: usize,
 }
 
 impl Blocks {
-    pub(super) fn new(graph: &Graph, schedule: &Schedule, sizes: Sizes) -> Self {
+    pub(super) fn new(graph: &Graph, schedule: &Schedule, sizes: Sizes, threads: Threads) -> Self {
+        let blocks = Self::of(graph, schedule, sizes, BLOCK);
+        let elements: usize = blocks.size.iter().product();
+        Self { workgroup: workgroup(elements, blocks.count.iter().product(), threads), ..blocks }
+    }
+
+    /// Blocks for single threads, if there are enough for all that a device runs at a time.
+    pub(super) fn alone(graph: &Graph, schedule: &Schedule, sizes: Sizes, threads: Threads) -> Option<Self> {
+        let Threads::Cpu { cores, vector } = threads else { return None };
+        let at_a_time = cores * vector;
+        let worth = sizes.elements() / (at_a_time * BLOCKS_OF_THREAD);
+        let worth = worth.clamp(*BLOCK_OF_THREAD.start(), *BLOCK_OF_THREAD.end());
+        let blocks = Self { alone: true, workgroup: vector, ..Self::of(graph, schedule, sizes, worth) };
+        (at_a_time..=MOST_ALONE).contains(&blocks.count.iter().product()).then_some(blocks)
+    }
+
+    /// Blocks of about `worth` elements, if reductions do not need larger ones.
+    fn of(graph: &Graph, schedule: &Schedule, sizes: Sizes, worth: usize) -> Self {
         let mut cut = schedule.cut;
         // A sum across blocks has whole groups in a block.
         for &id in &schedule.across {
@@ -61,14 +107,14 @@ impl Blocks {
         let mut size = unit;
         if cut.positions {
             let elements: usize = unit.iter().product();
-            size[2] = ((BLOCK / elements / RUN).max(1) * RUN).min(sizes.positions);
+            size[2] = ((worth / elements / RUN).max(1) * RUN).min(sizes.positions);
         }
         for axis in [1, 0] {
             let elements: usize = size.iter().product();
             // Neighbours in memory only.
             let may_grow = (axis + 1..3).all(|axis| size[axis] == whole[axis]);
-            if may_grow && elements < BLOCK / 2 {
-                let times = (BLOCK / elements).clamp(1, whole[axis].div_ceil(unit[axis]));
+            if may_grow && elements < worth / 2 {
+                let times = (worth / elements).clamp(1, whole[axis].div_ceil(unit[axis]));
                 size[axis] = (unit[axis] * times).min(whole[axis]);
             }
         }
@@ -83,27 +129,35 @@ impl Blocks {
             samples: size[0] > 1,
             channels,
             positions: size[2] > 1,
+            alone: false,
+            workgroup: 1,
         }
     }
 
-    pub(super) fn whole(sizes: Sizes) -> Self {
+    /// One block, of which so many numbers are read.
+    pub(super) fn whole(sizes: Sizes, numbers: usize, threads: Threads) -> Self {
         Self {
             size: [sizes.samples, sizes.channels, sizes.positions],
             count: [1; 3],
             samples: true,
             channels: Channels::One,
             positions: true,
+            alone: false,
+            workgroup: workgroup(numbers, 1, threads),
         }
     }
 
-    /// The threads that a block is worth, a power of two. Threads of one workgroup wait for each other
-    /// at every sum, so few with much to do each are faster, as long as there are blocks enough.
-    pub(super) fn workgroup(&self) -> usize {
-        let elements: usize = self.size.iter().product();
-        let blocks: usize = self.count.iter().product();
-        let for_work = power_of_two(elements / ELEMENTS_OF_THREAD);
-        let for_width = power_of_two(THREADS / blocks).min(power_of_two(elements));
-        for_work.max(for_width).clamp(*WORKGROUPS.start(), *WORKGROUPS.end())
+    /// A block for each channel, of which so many numbers are read: each is the work of one thread.
+    pub(super) fn channels(sizes: Sizes, vector: usize) -> Self {
+        Self {
+            size: [sizes.samples, 1, sizes.positions],
+            count: [1, sizes.channels, 1],
+            samples: true,
+            channels: Channels::All,
+            positions: true,
+            alone: true,
+            workgroup: vector,
+        }
     }
 
     /// Whether the channels of a block fall into one slot of such an axis.
@@ -115,6 +169,19 @@ impl Blocks {
     pub(super) fn is_uniform(&self, axes: Axes) -> bool {
         !(axes.samples && self.samples || axes.positions && self.positions) && self.is_one_slot(axes.channels)
     }
+}
+
+/// The threads that a block of so many elements is worth, a power of two. Threads of one workgroup wait for each
+/// other at every sum, so few with much to do each are faster, as long as there are blocks enough.
+fn workgroup(elements: usize, blocks: usize, threads: Threads) -> usize {
+    let (least, of_thread, for_width) = match threads {
+        Threads::Gpu => {
+            let for_width = power_of_two(THREADS / blocks).min(power_of_two(elements));
+            (GPU_WORKGROUP, ELEMENTS_OF_THREAD, for_width)
+        }
+        Threads::Cpu { vector, .. } => (vector, ELEMENTS_OF_CPU_THREAD, vector),
+    };
+    power_of_two(elements / of_thread).max(for_width).clamp(least, WORKGROUP)
 }
 
 /// The largest power of two up to a number, at least 1.

@@ -19,6 +19,10 @@ use super::program::{Accumulate, Coordinate, Extent, Index, Op, Part, Program, S
 /// How many sums one thread adds up at a time. A workgroup is at most its square.
 pub(super) const RADIX: usize = 16;
 
+/// How many elements a thread with a slot of its own adds up before it adds their sum to the others: a sum of so
+/// many numbers in f32, and then of as many sums, keeps more digits than one of all.
+pub(super) const RUN: usize = 256;
+
 /// Where a thread is: an element in the view of all ranks, and the block.
 #[derive(CubeType, Clone, Copy)]
 struct At {
@@ -60,6 +64,27 @@ struct Cursor {
     sample: usize,
     channel: usize,
     position: usize,
+}
+
+/// How far a thread is in a slot.
+#[derive(CubeType, Clone, Copy)]
+struct Progress {
+    element: usize,
+    sample: usize,
+    channel: usize,
+    position: usize,
+    /// How many elements it has seen.
+    seen: f32,
+}
+
+/// What a thread accumulates. Moments are sums of differences from its first element, which keep their digits
+/// where the mean is large, and are updated by Welford's method, which keeps them where it is not.
+#[derive(CubeType)]
+struct Sums<M: Size> {
+    parts: Array<Vector<f32, M>>,
+    shifts: Array<Vector<f32, M>>,
+    means: Array<Vector<f32, M>>,
+    squares: Array<Vector<f32, M>>,
 }
 
 /// The memory that a kernel reads and writes: tensors in the format `T`, `N` elements at a time, small operands
@@ -115,16 +140,17 @@ pub(super) fn layer_kernel<T: Float, S: Float, N: Size>(
         counts: known_counts,
         statistics,
     };
-    let block = block(&buffers, comptime!(program.cut));
+    let block = block(&buffers, comptime!(program.cut), comptime!(program.alone));
+    let team = comptime!(if program.alone { 1 } else { program.workgroup });
     let mut shared = Shared::<[f32]>::new_slice(comptime!(program.shared));
     #[unroll]
     for number in 0..program.walks.len() {
         let walk = comptime!(program.walks[number].clone());
-        let after = comptime!(walk.publishes);
+        let after = comptime!(walk.publishes && !program.alone);
         if comptime!(walk.lanes > 1) {
-            run::<T, S, N, N>(&mut buffers, &mut shared, &block, program.workgroup, walk);
+            run::<T, S, N, N>(&mut buffers, &mut shared, &block, team, walk);
         } else {
-            run::<T, S, N, Const<1>>(&mut buffers, &mut shared, &block, program.workgroup, walk);
+            run::<T, S, N, Const<1>>(&mut buffers, &mut shared, &block, team, walk);
         }
         if comptime!(after) {
             sync_storage();
@@ -132,19 +158,24 @@ pub(super) fn layer_kernel<T: Float, S: Float, N: Size>(
     }
 }
 
-/// The block of this workgroup. Divisions of integers take several times as long as anything else here, to
-/// compile too: there are none for axes that are not cut.
+/// The block of this workgroup, or of this thread. Divisions of integers take several times as long as anything
+/// else here, to compile too: there are none for axes that are not cut.
 #[cube]
-fn block<T: Float, S: Float, N: Size>(buffers: &Buffers<T, S, N>, #[comptime] cut: [bool; 3]) -> Block {
+fn block<T: Float, S: Float, N: Size>(
+    buffers: &Buffers<T, S, N>,
+    #[comptime] cut: [bool; 3],
+    #[comptime] alone: bool,
+) -> Block {
     let numbers = &buffers.numbers;
     let blocks = numbers.find(number::BLOCKS);
-    // Workgroups beyond the last block, where the grid is not a line, do the last block again.
-    let number = min(CUBE_POS, blocks - 1usize);
+    let number = if comptime!(alone) { ABSOLUTE_POS } else { CUBE_POS };
+    // Beyond the last block, where the grid has more than there are, the last block is done again.
+    let number = min(number, blocks - 1usize);
     let [samples, channels, positions] = comptime!(cut);
     let rows = if comptime!(positions) { numbers.find(number::POSITION_BLOCKS) } else { 1usize.runtime() };
     let columns = if comptime!(channels) { numbers.find(number::CHANNEL_BLOCKS) } else { 1usize.runtime() };
-    let (number, position_block) = divided(number, rows, comptime!(positions), comptime!(samples || channels));
-    let (sample_block, column) = divided(number, columns, comptime!(channels), samples);
+    let (number, position_block) = divided(number, rows, comptime!(positions), comptime!(samples || channels), alone);
+    let (sample_block, column) = divided(number, columns, comptime!(channels), samples, alone);
     let sample = sample_block * numbers.find(number::BLOCK_SAMPLES);
     let channel = column * numbers.find(number::BLOCK_CHANNELS);
     let position = position_block * numbers.find(number::BLOCK_POSITIONS);
@@ -156,11 +187,27 @@ fn block<T: Float, S: Float, N: Size>(buffers: &Buffers<T, S, N>, #[comptime] cu
     }
 }
 
-/// A number divided by another one and what is left, where the quotient and the rest may be other than 0.
+/// A number divided by another one and what is left, where the quotient and the rest may be other than 0. A
+/// `small` number is below 2^22.
 #[cube]
-fn divided(number: usize, by: usize, #[comptime] has_rest: bool, #[comptime] has_quotient: bool) -> (usize, usize) {
-    if comptime!(has_rest && has_quotient) {
-        (number / by, number % by)
+fn divided(
+    number: usize,
+    by: usize,
+    #[comptime] has_rest: bool,
+    #[comptime] has_quotient: bool,
+    #[comptime] small: bool,
+) -> (usize, usize) {
+    if comptime!(has_rest && has_quotient && small) {
+        // The quotient of two floats is off by one at most.
+        let quotient = usize::cast_from(f32::cast_from(number) / f32::cast_from(by));
+        let is_more = quotient * by > number;
+        let quotient = select(is_more, quotient - 1usize, quotient);
+        let rest = number - quotient * by;
+        let is_less = rest >= by;
+        (select(is_less, quotient + 1usize, quotient), select(is_less, rest - by, rest))
+    } else if comptime!(has_rest && has_quotient) {
+        let quotient = number / by;
+        (quotient, number - quotient * by)
     } else if comptime!(has_rest) {
         (0usize.runtime(), number)
     } else {
@@ -195,7 +242,7 @@ fn run<T: Float, S: Float, N: Size, M: Size>(
     let mut registers = Registry::<usize, Vector<f32, M>>::new();
     let fixed = comptime!(walk.block_ops.clone());
     evaluate::<T, S, N, M>(buffers, &mut registers, &start, fixed);
-    let unit = UNIT_POS as usize;
+    let unit = if comptime!(workgroup == 1) { 0usize.runtime() } else { UNIT_POS as usize };
     let team = comptime!(walk.team);
     if comptime!(walk.is_single()) {
         let at = At {
@@ -207,6 +254,31 @@ fn run<T: Float, S: Float, N: Size, M: Size>(
         };
         let visit = Visit { at, lane: unit, row: 0usize, is_slot: true, samples, channels, positions };
         slot::<T, S, N, M>(buffers, &mut registers, shared, &start, &visit, workgroup, walk);
+    } else if comptime!(workgroup == 1) {
+        let varies = comptime!([walk.samples, walk.channels, walk.positions].map(|span| !span.is_single()));
+        let all = Cursor { sample: sample_slots, channel: channel_slots, position: position_slots };
+        let step = next_to(varies);
+        let mut slot_sample = 0usize;
+        let mut slot_channel = 0usize;
+        let mut slot_position = 0usize;
+        let mut left = sample_slots * channel_slots * position_slots;
+        while left > 0usize {
+            let at = At {
+                sample: start.sample + slot_sample * samples,
+                channel: start.channel + slot_channel * channels,
+                position: start.position + slot_position * positions,
+                row: start.row,
+                column: start.column,
+            };
+            let visit = Visit { at, lane: unit, row: 0usize, is_slot: true, samples, channels, positions };
+            slot::<T, S, N, M>(buffers, &mut registers, shared, &start, &visit, workgroup, walk.clone());
+            let cursor = Cursor { sample: slot_sample, channel: slot_channel, position: slot_position };
+            let moved = advance(&all, &cursor, &step, varies);
+            slot_sample = moved.sample;
+            slot_channel = moved.channel;
+            slot_position = moved.position;
+            left -= 1usize;
+        }
     } else {
         let teams = comptime!(workgroup / team);
         let (lane, row) =
@@ -221,8 +293,8 @@ fn run<T: Float, S: Float, N: Size, M: Size>(
             let [sample_varies, channel_varies, position_varies] =
                 comptime!([walk.samples, walk.channels, walk.positions].map(|span| !span.is_single()));
             let (rest, position_slot) =
-                divided(number, position_slots, position_varies, comptime!(channel_varies || sample_varies));
-            let (sample_slot, channel_slot) = divided(rest, channel_slots, channel_varies, sample_varies);
+                divided(number, position_slots, position_varies, comptime!(channel_varies || sample_varies), false);
+            let (sample_slot, channel_slot) = divided(rest, channel_slots, channel_varies, sample_varies, false);
             let at = At {
                 sample: start.sample + sample_slot * samples,
                 channel: start.channel + channel_slot * channels,
@@ -255,35 +327,260 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
     let team = comptime!(walk.team);
     let size = visit.samples * visit.channels * visit.positions;
     let first = select(visit.is_slot, visit.lane, size);
-
-    // A thread's own moments are sums of differences from its first elements, which keep their digits
-    // where the mean is large, and are updated by Welford's method, which keeps them where it is not.
-    let zero = Vector::<f32, M>::new(0.0f32);
     let moments = comptime!(walk.moments());
-    let mut parts = Array::<Vector<f32, M>>::new(comptime!(sums.max(1)));
-    #[unroll]
-    for sum in 0..sums {
-        parts[sum] = zero;
-    }
-    let mut shifts = Array::<Vector<f32, M>>::new(comptime!(moments.len().max(1)));
-    let mut means = Array::<Vector<f32, M>>::new(comptime!(moments.len().max(1)));
-    let mut squares = Array::<Vector<f32, M>>::new(comptime!(moments.len().max(1)));
+    let mut sums_of_thread = Sums::<M> {
+        parts: Array::new(comptime!(sums.max(1))),
+        shifts: Array::new(comptime!(moments.len().max(1))),
+        means: Array::new(comptime!(moments.len().max(1))),
+        squares: Array::new(comptime!(moments.len().max(1))),
+    };
+    // The sums of the slot, and for moments two more numbers each.
+    let mut totals = Array::<f32>::new(comptime!(sums.max(1)));
+    let combined = comptime!(sums.max(2 * moments.len()));
+    let mut values = Array::<f32>::new(comptime!(combined.max(1)));
     #[unroll]
     for number in 0..moments.len() {
-        shifts[number] = zero;
-        means[number] = zero;
-        squares[number] = zero;
+        sums_of_thread.shifts[number] = Vector::new(0.0f32);
     }
-    let mut seen = 0.0f32;
-    let start = cursor(visit, first, comptime!(walk.clone()));
-    let step = cursor(visit, team.runtime(), comptime!(walk.clone()));
-    let mut element = first;
-    let mut sample = start.sample;
-    let mut channel = start.channel;
-    let mut position = start.position;
-    while element < size {
-        let next = Cursor { sample, channel, position };
-        let at = locate(visit, &next);
+    let varies = comptime!([walk.samples, walk.channels, walk.positions].map(Span::has_elements));
+    if comptime!(walk.is_alone()) {
+        #[unroll]
+        for sum in 0..sums {
+            totals[sum] = 0.0f32;
+        }
+        #[unroll]
+        for number in 0..combined {
+            values[number] = 0.0f32;
+        }
+        let mut element = first;
+        let mut sample = 0usize;
+        let mut channel = 0usize;
+        let mut position = 0usize;
+        let mut counted = 0.0f32;
+        while element < size {
+            clear::<M>(&mut sums_of_thread, sums, comptime!(moments.len()));
+            let end = if comptime!(walk.has_elements() && sums > 0) { min(element + RUN, size) } else { size };
+            let from = Progress { element, sample, channel, position, seen: 0.0f32 };
+            let step = next_to(varies);
+            let to = elements_until::<T, S, N, M>(
+                buffers,
+                registers,
+                &mut sums_of_thread,
+                visit,
+                first,
+                &from,
+                &step,
+                end,
+                comptime!(walk.clone()),
+            );
+            element = to.element;
+            sample = to.sample;
+            channel = to.channel;
+            position = to.position;
+            let all = counted + to.seen;
+            #[unroll]
+            for sum in 0..sums {
+                let moment = comptime!(moments.iter().position(|&moment| moment == sum));
+                if comptime!(moment.is_some()) {
+                    // Two sets of moments as one, by Chan's formulas.
+                    let number = comptime!(moment.unwrap_or(0));
+                    let share = to.seen / all;
+                    let mean = values[comptime!(2 * number)];
+                    let distance = sums_of_thread.means[number].extract(0usize) - mean;
+                    let between = distance * (distance * (counted * share));
+                    values[comptime!(2 * number)] = mean + distance * share;
+                    let squares = values[comptime!(2 * number + 1)];
+                    values[comptime!(2 * number + 1)] =
+                        squares + (sums_of_thread.squares[number].extract(0usize) + between);
+                } else {
+                    totals[sum] = totals[sum] + sums_of_thread.parts[sum].extract(0usize);
+                }
+            }
+            counted = all;
+        }
+    } else {
+        clear::<M>(&mut sums_of_thread, sums, comptime!(moments.len()));
+        let start = cursor(visit, first, comptime!(walk.clone()));
+        let step = cursor(visit, team.runtime(), comptime!(walk.clone()));
+        let from = Progress {
+            element: first,
+            sample: start.sample,
+            channel: start.channel,
+            position: start.position,
+            seen: 0.0f32,
+        };
+        let to = elements_until::<T, S, N, M>(
+            buffers,
+            registers,
+            &mut sums_of_thread,
+            visit,
+            first,
+            &from,
+            &step,
+            size,
+            comptime!(walk.clone()),
+        );
+        let seen = to.seen;
+        // The sums of the slot; with moments, in a second phase, every lane's moments around the common mean. The
+        // first sum of those would be 0 without rounding, and corrects for it. One loop has the code of both.
+        if comptime!(sums > 0) {
+            #[unroll]
+            for sum in 0..combined {
+                values[sum] = 0.0f32;
+            }
+            let zero = Vector::<f32, M>::new(0.0f32);
+            let radix = buffers.numbers.find(number::RADIX);
+            let phases = if comptime!(moments.is_empty()) { 1usize.runtime() } else { radix - comptime!(RADIX - 2) };
+            for phase in 0..phases {
+                if phase == 0usize {
+                    #[unroll]
+                    for sum in 0..sums {
+                        let moment = comptime!(moments.iter().position(|&moment| moment == sum));
+                        if comptime!(moment.is_some()) {
+                            let number = comptime!(moment.unwrap_or(0));
+                            let mean = sums_of_thread.shifts[number] + sums_of_thread.means[number];
+                            values[sum] = seen * across_lanes(mean, lanes);
+                        } else {
+                            values[sum] = across_lanes(sums_of_thread.parts[sum], lanes);
+                        }
+                    }
+                } else {
+                    #[unroll]
+                    for number in 0..moments.len() {
+                        let accumulate = comptime!(walk.accumulate[moments[number]].clone());
+                        let mean = totals[comptime!(moments[number])] / buffers.counts.find(accumulate.count);
+                        let distance =
+                            (sums_of_thread.shifts[number] - Vector::new(mean)) + sums_of_thread.means[number];
+                        let distance = select(seen > 0.0f32, distance, zero);
+                        let drift = Vector::new(seen) * distance;
+                        values[comptime!(2 * number)] = across_lanes(drift, lanes);
+                        values[comptime!(2 * number + 1)] =
+                            across_lanes(sums_of_thread.squares[number] + drift * distance, lanes);
+                    }
+                }
+                let slots_first = comptime!(walk.slots_first);
+                combine(shared, &mut values, visit.lane, visit.row, radix, combined, workgroup, team, slots_first);
+                if phase == 0usize {
+                    #[unroll]
+                    for sum in 0..sums {
+                        totals[sum] = values[sum];
+                    }
+                }
+            }
+        }
+    }
+
+    let mut results = Registry::<usize, f32>::new();
+    #[unroll]
+    for sum in 0..sums {
+        let accumulate = comptime!(walk.accumulate[sum].clone());
+        let number = comptime!(moments.iter().position(|&moment| moment == sum).unwrap_or(0));
+        let total = guarded(totals[sum], block, comptime!(accumulate.clone()));
+        let count = buffers.counts.find(accumulate.count);
+        #[unroll]
+        for number_of_result in 0..accumulate.results.len() {
+            let result = comptime!(accumulate.results[number_of_result].clone());
+            let is_moments = comptime!(accumulate.is_moments());
+            let value = match result.statistic {
+                Statistic::Sum => total,
+                Statistic::Mean => {
+                    if comptime!(is_moments && walk.is_alone()) {
+                        let shift = sums_of_thread.shifts[number].extract(0usize);
+                        let mean = shift + values[comptime!(2 * number)];
+                        match result.part {
+                            Part::Value => mean,
+                            Part::Low => (shift - mean) + values[comptime!(2 * number)],
+                        }
+                    } else if comptime!(is_moments) {
+                        let rough = total / count;
+                        let correction = values[comptime!(2 * number)] / count;
+                        let mean = rough + correction;
+                        match result.part {
+                            Part::Value => mean,
+                            // What the rounding of the sum has lost.
+                            Part::Low => (rough - mean) + correction,
+                        }
+                    } else {
+                        total / count
+                    }
+                }
+                Statistic::MeanSquare => total / count,
+                Statistic::Variance => {
+                    if comptime!(walk.is_alone()) {
+                        values[comptime!(2 * number + 1)] / count
+                    } else {
+                        let drift = values[comptime!(2 * number)];
+                        let variance = (values[comptime!(2 * number + 1)] - drift * (drift / count)) / count;
+                        select(variance < 0.0f32, 0.0f32, variance)
+                    }
+                }
+            };
+            if comptime!(result.register.is_some()) {
+                buffers.statistics.insert(comptime!(result.register.unwrap_or(0)), value);
+            }
+            results.insert(comptime!(walk.number_of(sum, number_of_result)), value);
+        }
+    }
+    if comptime!(walk.has_places()) && visit.is_slot && visit.lane == 0usize {
+        #[unroll]
+        for sum in 0..sums {
+            let accumulate = comptime!(walk.accumulate[sum].clone());
+            #[unroll]
+            for number_of_result in 0..accumulate.results.len() {
+                let result = comptime!(accumulate.results[number_of_result].clone());
+                let value = results.find(comptime!(walk.number_of(sum, number_of_result)));
+                #[unroll]
+                for number in 0..result.places.len() {
+                    let (own, index) = comptime!(result.places[number].clone());
+                    let place = place(&buffers.numbers, &visit.at, index);
+                    let own = buffers.own.index_mut(own);
+                    own[place] = value;
+                }
+            }
+        }
+    }
+}
+
+/// Sets what a thread accumulates to that of no elements.
+#[cube]
+fn clear<M: Size>(sums_of_thread: &mut Sums<M>, #[comptime] sums: usize, #[comptime] moments: usize) {
+    let zero = Vector::<f32, M>::new(0.0f32);
+    #[unroll]
+    for sum in 0..sums {
+        sums_of_thread.parts[sum] = zero;
+    }
+    #[unroll]
+    for number in 0..moments {
+        sums_of_thread.means[number] = zero;
+        sums_of_thread.squares[number] = zero;
+    }
+}
+
+/// Visits the elements of a thread up to the one with the number `end`, the first of them `first`.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn elements_until<T: Float, S: Float, N: Size, M: Size>(
+    buffers: &mut Buffers<T, S, N>,
+    registers: &mut Registry<usize, Vector<f32, M>>,
+    sums_of_thread: &mut Sums<M>,
+    visit: &Visit,
+    first: usize,
+    from: &Progress,
+    step: &Cursor,
+    end: usize,
+    #[comptime] walk: Walk,
+) -> Progress {
+    let sums = comptime!(walk.accumulate.len());
+    let moments = comptime!(walk.moments());
+    let varies = comptime!([walk.samples, walk.channels, walk.positions].map(Span::has_elements));
+    let mut element = from.element;
+    let mut sample = from.sample;
+    let mut channel = from.channel;
+    let mut position = from.position;
+    let mut seen = from.seen;
+    while element < end {
+        let here = Cursor { sample, channel, position };
+        let at = locate(visit, &here);
         let ops = comptime!(walk.element_ops.clone());
         evaluate::<T, S, N, M>(buffers, registers, &at, ops);
         if comptime!(!moments.is_empty()) {
@@ -296,20 +593,20 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
             let moment = comptime!(moments.iter().position(|&moment| moment == sum));
             if comptime!(moment.is_some()) {
                 let number = comptime!(moment.unwrap_or(0));
-                let shift = select(seen == 1.0f32, value, shifts[number]);
+                let shift = select(element == first, value, sums_of_thread.shifts[number]);
                 let mut difference = value - shift;
                 if comptime!(accumulate.low.is_some()) {
                     difference = difference + registers.find(comptime!(accumulate.low.unwrap_or(0)));
                 }
-                let distance = difference - means[number];
-                let moved = means[number] + distance / Vector::new(seen);
-                shifts[number] = shift;
-                means[number] = moved;
-                squares[number] = squares[number] + distance * (difference - moved);
+                let distance = difference - sums_of_thread.means[number];
+                let moved = sums_of_thread.means[number] + distance / Vector::new(seen);
+                sums_of_thread.shifts[number] = shift;
+                sums_of_thread.means[number] = moved;
+                sums_of_thread.squares[number] = sums_of_thread.squares[number] + distance * (difference - moved);
             } else if comptime!(accumulate.is_square()) {
-                parts[sum] = parts[sum] + value * value;
+                sums_of_thread.parts[sum] = sums_of_thread.parts[sum] + value * value;
             } else {
-                parts[sum] = parts[sum] + value;
+                sums_of_thread.parts[sum] = sums_of_thread.parts[sum] + value;
             }
         }
         #[unroll]
@@ -328,106 +625,14 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
                 }
             }
         }
-        element += team;
-        let moved = advance(visit, &next, &step, comptime!(walk.clone()));
+        element += comptime!(walk.team);
+        let size = Cursor { sample: visit.samples, channel: visit.channels, position: visit.positions };
+        let moved = advance(&size, &here, step, varies);
         sample = moved.sample;
         channel = moved.channel;
         position = moved.position;
     }
-    // The sums of the slot; with moments, in a second phase, every lane's moments around the common mean. The
-    // first sum of those would be 0 without rounding, and corrects for it. One loop has the code of both.
-    let mut totals = Array::<f32>::new(comptime!(sums.max(1)));
-    let combined = comptime!(sums.max(2 * moments.len()));
-    let mut values = Array::<f32>::new(comptime!(combined.max(1)));
-    if comptime!(sums > 0) {
-        #[unroll]
-        for sum in 0..combined {
-            values[sum] = 0.0f32;
-        }
-        let phases = comptime!(if moments.is_empty() { 1 } else { 2 });
-        for phase in 0..phases {
-            if phase == 0usize {
-                #[unroll]
-                for sum in 0..sums {
-                    let moment = comptime!(moments.iter().position(|&moment| moment == sum));
-                    if comptime!(moment.is_some()) {
-                        let number = comptime!(moment.unwrap_or(0));
-                        values[sum] = seen * across_lanes(shifts[number] + means[number], lanes);
-                    } else {
-                        values[sum] = across_lanes(parts[sum], lanes);
-                    }
-                }
-            } else {
-                #[unroll]
-                for number in 0..moments.len() {
-                    let accumulate = comptime!(walk.accumulate[moments[number]].clone());
-                    let mean = totals[comptime!(moments[number])] / buffers.counts.find(accumulate.count);
-                    let distance = (shifts[number] - Vector::new(mean)) + means[number];
-                    let distance = select(seen > 0.0f32, distance, zero);
-                    let drift = Vector::new(seen) * distance;
-                    values[comptime!(2 * number)] = across_lanes(drift, lanes);
-                    values[comptime!(2 * number + 1)] = across_lanes(squares[number] + drift * distance, lanes);
-                }
-            }
-            let slots_first = comptime!(walk.slots_first);
-            let radix = buffers.numbers.find(number::RADIX);
-            combine(shared, &mut values, visit.lane, visit.row, radix, combined, workgroup, team, slots_first);
-            if phase == 0usize {
-                #[unroll]
-                for sum in 0..sums {
-                    totals[sum] = values[sum];
-                }
-            }
-        }
-    }
-
-    #[unroll]
-    for sum in 0..sums {
-        let accumulate = comptime!(walk.accumulate[sum].clone());
-        let number = comptime!(moments.iter().position(|&moment| moment == sum).unwrap_or(0));
-        let total = guarded(totals[sum], block, comptime!(accumulate.clone()));
-        let count = buffers.counts.find(accumulate.count);
-        #[unroll]
-        for number_of_result in 0..accumulate.results.len() {
-            let result = comptime!(accumulate.results[number_of_result].clone());
-            let is_moments = comptime!(accumulate.is_moments());
-            let value = match result.statistic {
-                Statistic::Sum => total,
-                Statistic::Mean => {
-                    if comptime!(is_moments) {
-                        let rough = total / count;
-                        let correction = values[comptime!(2 * number)] / count;
-                        let mean = rough + correction;
-                        match result.part {
-                            Part::Value => mean,
-                            // What the rounding of the sum has lost.
-                            Part::Low => (rough - mean) + correction,
-                        }
-                    } else {
-                        total / count
-                    }
-                }
-                Statistic::MeanSquare => total / count,
-                Statistic::Variance => {
-                    let drift = values[comptime!(2 * number)];
-                    let variance = (values[comptime!(2 * number + 1)] - drift * (drift / count)) / count;
-                    select(variance < 0.0f32, 0.0f32, variance)
-                }
-            };
-            if comptime!(result.register.is_some()) {
-                buffers.statistics.insert(comptime!(result.register.unwrap_or(0)), value);
-            }
-            #[unroll]
-            for number in 0..result.places.len() {
-                let (own, index) = comptime!(result.places[number].clone());
-                if visit.is_slot && visit.lane == 0usize {
-                    let place = place(&buffers.numbers, &visit.at, index);
-                    let own = buffers.own.index_mut(own);
-                    own[place] = value;
-                }
-            }
-        }
-    }
+    Progress { element, sample, channel, position, seen }
 }
 
 /// The sum of a vector's lanes.
@@ -459,8 +664,9 @@ fn guarded(total: f32, block: &At, #[comptime] accumulate: Accumulate) -> f32 {
 
 /// Sums what the threads of each team have, and gives every thread the sums of its team.
 ///
-/// A driver compiles every access of shared memory to a lot of code, and unrolls loops of a known length: so there
-/// are few of the first and none of the second, which is what `radix`, a number that it cannot know, is for.
+/// A driver compiles every access of shared memory to a lot of code, and unrolls loops of a known length, and those
+/// that count the elements of a small array: so there are few of the first and none of the others, which is what
+/// `radix`, a number that it cannot know, is for.
 #[cube]
 fn combine(
     shared: &mut Shared<[f32]>,
@@ -484,29 +690,33 @@ fn combine(
         for sum in 0..sums {
             shared[mine + comptime!(sum * workgroup)] = values[sum];
         }
-        // Few barriers, which cost more than additions: sixteen to one, and then one thread adds up what is left.
-        let mut left = comptime!(team.div_ceil(RADIX)).runtime();
-        let mut each = comptime!(team.min(RADIX)).runtime();
-        let levels = comptime!(if team > RADIX { 2usize } else { 1usize }).runtime();
-        for _level in 0..min(levels, radix) {
-            sync_cube();
+        sync_cube();
+        // Few barriers, which cost more than additions: sixteen to one, and then every thread adds up what is left.
+        let left = comptime!(if team > RADIX { team / RADIX } else { team });
+        if comptime!(team > RADIX) {
             if lane < left {
-                for sum in 0..min(comptime!(sums).runtime(), 2usize * radix) {
+                for sum in 0..comptime!(sums) + radix - comptime!(RADIX) {
                     let place = mine + sum * workgroup;
                     let mut total = shared[place];
-                    for number in 1..each {
-                        total += shared[place + number * left * stride];
+                    for number in 1..radix {
+                        total += shared[place + number * comptime!(left * stride)];
                     }
                     shared[place] = total;
                 }
             }
-            each = left;
-            left = 1usize;
+            sync_cube();
         }
-        sync_cube();
         #[unroll]
         for sum in 0..sums {
             values[sum] = shared[base + comptime!(sum * workgroup)];
+        }
+        let one = radix - comptime!(RADIX - 1);
+        for number in 0..radix - comptime!(RADIX + 1 - left) {
+            let place = base + (number + one) * stride;
+            #[unroll]
+            for sum in 0..sums {
+                values[sum] = values[sum] + shared[place + comptime!(sum * workgroup)];
+            }
         }
     }
 }
@@ -546,30 +756,43 @@ fn cursor(visit: &Visit, element: usize, #[comptime] walk: Walk) -> Cursor {
     let [sample_varies, channel_varies, position_varies] =
         comptime!([walk.samples, walk.channels, walk.positions].map(Span::has_elements));
     let (rest, position) =
-        divided(element, visit.positions, position_varies, comptime!(channel_varies || sample_varies));
-    let (sample, channel) = divided(rest, visit.channels, channel_varies, sample_varies);
+        divided(element, visit.positions, position_varies, comptime!(channel_varies || sample_varies), true);
+    let (sample, channel) = divided(rest, visit.channels, channel_varies, sample_varies, true);
     Cursor { sample, channel, position }
 }
 
-/// The element that is a step further, with what overflows an axis carried to the next.
+/// How far it is to the next element, along the last of the axes that vary.
 #[cube]
-fn advance(visit: &Visit, from: &Cursor, step: &Cursor, #[comptime] walk: Walk) -> Cursor {
+fn next_to(#[comptime] varies: [bool; 3]) -> Cursor {
+    let [_, channels, positions] = comptime!(varies);
+    let (sample, channel, position) = comptime!((
+        usize::from(!positions && !channels),
+        usize::from(!positions && channels),
+        usize::from(positions),
+    ));
+    Cursor { sample: sample.runtime(), channel: channel.runtime(), position: position.runtime() }
+}
+
+/// What is a step further, with what overflows an axis carried to the next.
+#[cube]
+fn advance(size: &Cursor, from: &Cursor, step: &Cursor, #[comptime] varies: [bool; 3]) -> Cursor {
+    let [samples, channels, positions] = comptime!(varies);
     let mut position = from.position + step.position;
     let mut channel = from.channel + step.channel;
     let mut sample = from.sample + step.sample;
-    if comptime!(walk.positions.has_elements()) {
-        let overflows = position >= visit.positions;
-        position = select(overflows, position - visit.positions, position);
+    if comptime!(positions) {
+        let overflows = position >= size.position;
+        position = select(overflows, position - size.position, position);
         let carry = select(overflows, 1usize, 0usize);
-        if comptime!(walk.channels.has_elements()) {
+        if comptime!(channels) {
             channel += carry;
-        } else if comptime!(walk.samples.has_elements()) {
+        } else if comptime!(samples) {
             sample += carry;
         }
     }
-    if comptime!(walk.channels.has_elements() && walk.samples.has_elements()) {
-        let overflows = channel >= visit.channels;
-        channel = select(overflows, channel - visit.channels, channel);
+    if comptime!(channels && samples) {
+        let overflows = channel >= size.channel;
+        channel = select(overflows, channel - size.channel, channel);
         sample += select(overflows, 1usize, 0usize);
     }
     Cursor { sample, channel, position }

@@ -6,8 +6,8 @@ use normact_ir::{Axes, Channels, Extent as ParamExtent, Prim};
 use normact_plan::graph::{Expr, Graph, Operands, Statistic, ValueId, one_by_one};
 use normact_plan::{Plan, Reduction, Schedule, Sizes};
 
-use super::blocks::{Blocks, power_of_two};
-use super::kernel::RADIX;
+use super::blocks::{Blocks, Threads, power_of_two};
+use super::kernel::{RADIX, RUN};
 use super::program::{
     Accumulate, Coordinate, Extent, Given, Index, Kernel, Lowered, Op, Own, Part, Program, Result, Small, Span,
     SpanKind, Target, Tensor, Term, Walk, Write, number,
@@ -16,6 +16,9 @@ use super::program::{
 /// The most sums of one walk: what fits the 16 KiB of shared memory that every GPU has.
 const SUMS: usize = 16;
 
+/// The most rounds of all loops of a kernel together: Mesa's driver for CPUs ends them all after 65,535.
+const MOST_ROUNDS: usize = 60_000;
+
 /// What the kernels of a pass are made for, beside the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Wanted {
@@ -23,6 +26,8 @@ pub(crate) struct Wanted {
     pub(super) input_gradient: bool,
     /// How many neighbouring elements are read at a time, where that is possible.
     pub(super) lanes: usize,
+    /// How the device runs threads.
+    pub(super) threads: Threads,
 }
 
 /// Lowers the forward and the backward pass.
@@ -51,11 +56,15 @@ pub(super) fn lower(
         &unread
     };
     let graph = &plan.joint.graph;
-    let setting = Setting { graph, centers: &centers(graph), params: &params, running: &running, sizes, lanes: 1 };
+    let setting = Setting { graph, centers: &centers(graph), params: &params, running: &running, sizes, lanes: 1, threads: wanted.threads };
     let pass = |schedule: &Schedule, finals: &[(Option<ValueId>, Axes)], kept: &Placed| {
+        let together = Blocks::new(graph, schedule, sizes, wanted.threads);
         let lanes = Setting { lanes: wanted.lanes, ..setting };
-        let vectors = (wanted.lanes > 1).then(|| lanes.schedule(schedule, finals, kept)).flatten();
-        vectors.or_else(|| setting.schedule(schedule, finals, kept)).expect("single elements are always possible")
+        let vectors = || lanes.schedule(schedule, together, finals, kept);
+        let alone = || setting.schedule(schedule, Blocks::alone(graph, schedule, sizes, wanted.threads)?, finals, kept);
+        let elements = || setting.schedule(schedule, together, finals, kept);
+        let first = if wanted.lanes > 1 { vectors() } else { alone() };
+        first.or_else(elements).expect("single elements are always possible")
     };
     let forward = pass(&plan.forward, &updates, &HashMap::new());
     let backward = pass(backward, &gradients, &forward.exported);
@@ -108,6 +117,7 @@ struct Setting<'a> {
     running: &'a [Axes],
     sizes: Sizes,
     lanes: usize,
+    threads: Threads,
 }
 
 /// Where a reduction is found.
@@ -123,10 +133,15 @@ impl<'a> Setting<'a> {
         std::iter::once(Part::Value).chain(self.centers[id.index()].then_some(Part::Low))
     }
 
-    /// Lowers a schedule; `None` where it cannot read so many elements at a time.
-    fn schedule(&self, schedule: &Schedule, finals: &[(Option<ValueId>, Axes)], kept: &Placed) -> Option<Lowered> {
+    /// Lowers a schedule; `None` where it cannot read so many elements at a time, or one thread has too many.
+    fn schedule(
+        &self,
+        schedule: &Schedule,
+        blocks: Blocks,
+        finals: &[(Option<ValueId>, Axes)],
+        kept: &Placed,
+    ) -> Option<Lowered> {
         let (graph, sizes) = (self.graph, self.sizes);
-        let blocks = Blocks::new(graph, schedule, sizes);
         let [sample_blocks, channel_blocks, position_blocks] = blocks.count;
         let is_whole = blocks.count == [1; 3];
         let has_finals = finals.iter().any(|(id, _)| id.is_some());
@@ -199,27 +214,40 @@ impl<'a> Setting<'a> {
             return Some(Lowered { blocks: code.kernel()?, finish: None, exported, finals: lengths });
         }
 
-        let mut finish = Code::new(Setting { lanes: 1, ..*self }, Blocks::whole(sizes));
+        // Sums of as many columns in one walk.
+        let rows = sample_blocks * position_blocks;
+        let columns = |id: ValueId| (partial[&id].1, is_complete(id));
+        let is_by_channel = |axes: Axes| axes.channels == Channels::All;
+        let by_channel = across.iter().all(|&id| is_complete(id) && is_by_channel(graph.axes(id)))
+            && schedule.after.iter().all(|&id| is_by_channel(graph.axes(id)))
+            && finals.iter().all(|&(id, axes)| id.is_none() || is_by_channel(axes));
+        let read: usize = across.iter().map(|&id| rows * columns(id).0).sum();
+        let is_quick = 2 * rows * across.len() < MOST_ROUNDS;
+        let finish_blocks = match self.threads {
+            Threads::Cpu { vector, .. } if by_channel && is_quick && sizes.channels >= vector => {
+                Blocks::channels(sizes, vector)
+            }
+            threads => Blocks::whole(sizes, read, threads),
+        };
+        let mut finish = Code::new(Setting { lanes: 1, ..*self }, finish_blocks);
         finish.given(schedule, kept);
         for (&(id, part), &offset) in &exported {
             let index = finish.slots_index(graph.axes(id), offset);
             finish.exported.insert((id, part), index);
         }
-        // Sums of as many columns in one walk.
-        let columns = |id: ValueId| (partial[&id].1, is_complete(id));
         let mut rest = across.clone();
         while let Some(&first) = rest.first() {
             let together: Vec<_> = rest.extract_if(.., |&mut id| columns(id) == columns(first)).collect();
             let (columns, are_slots) = columns(first);
             for together in together.chunks(SUMS) {
                 let together: Vec<_> = together.iter().map(|&id| (id, partial[&id].0)).collect();
-                finish.partials(&together, sample_blocks * position_blocks, columns, are_slots);
+                finish.partials(&together, rows, columns, are_slots);
             }
         }
         let nowhere = |id: ValueId| self.parts(id).map(|part| (part, Placement::default())).collect();
         finish.small(&schedule.after, &nowhere);
         finish.finals(finals);
-        Some(Lowered { blocks: code.kernel()?, finish: finish.kernel(), exported, finals: lengths })
+        Some(Lowered { blocks: code.kernel()?, finish: Some(finish.kernel()?), exported, finals: lengths })
     }
 }
 
@@ -301,7 +329,7 @@ impl<'a> Code<'a> {
             setting,
             graph: setting.graph,
             sizes,
-            workgroup: blocks.workgroup(),
+            workgroup: if blocks.alone { 1 } else { blocks.workgroup },
             blocks,
             walks: vec![],
             reads_vectors,
@@ -324,9 +352,9 @@ impl<'a> Code<'a> {
         }
     }
 
-    /// The kernel, unless it cannot read as many elements at a time as it should.
+    /// The kernel, unless it cannot read as many elements at a time as it should, or one thread has too many.
     fn kernel(mut self) -> Option<Kernel> {
-        if !self.reads_vectors {
+        if !self.reads_vectors || self.blocks.alone && self.rounds() > MOST_ROUNDS {
             return None;
         }
         let sums = |walk: &Walk| walk.accumulate.len().max(2 * walk.moments().len());
@@ -345,7 +373,8 @@ impl<'a> Code<'a> {
         }
         Some(Kernel {
             program: Program {
-                workgroup: self.workgroup,
+                workgroup: self.blocks.workgroup,
+                alone: self.blocks.alone,
                 cut: self.blocks.count.map(|count| count > 1),
                 walks: self.walks,
                 shared,
@@ -363,6 +392,31 @@ impl<'a> Code<'a> {
             exports: self.exports,
             scratch: self.scratch,
         })
+    }
+
+    /// How many rounds of loops a thread goes through.
+    fn rounds(&self) -> usize {
+        let rounds = |walk: &Walk| {
+            let extent = |span: Span, of_block: usize| match span.extent {
+                Extent::Block => of_block,
+                Extent::Number(number) => self.numbers[number],
+            };
+            let [samples, channels, positions] = self.blocks.size;
+            let spans = [(walk.samples, samples), (walk.channels, channels), (walk.positions, positions)];
+            let (slots, elements) = spans.into_iter().fold((1, 1), |(slots, elements), (span, of_block)| {
+                let all = extent(span, of_block);
+                match span.kind {
+                    SpanKind::One => (slots, elements),
+                    SpanKind::Slots => (slots * all, elements),
+                    SpanKind::Elements => (slots, elements * all),
+                    SpanKind::Grouped(size) => (slots * (all / size), elements * size),
+                }
+            });
+            let of_team = |all: usize, threads: usize| all.div_ceil(threads);
+            let elements = of_team(of_team(elements, walk.lanes), walk.team);
+            of_team(slots, self.workgroup / walk.team) * (1 + elements.div_ceil(RUN) + elements)
+        };
+        self.walks.iter().map(rounds).sum()
     }
 
     /// What a schedule reads of an earlier pass.
@@ -679,7 +733,8 @@ impl<'a> Code<'a> {
         let elements = part(from) / lanes;
         let slots = part(to).max(1);
         // Slots side by side give neighbours in memory to neighbouring threads only in teams.
-        team(self.workgroup, slots, elements.div_ceil(slots), if slots_first { 1 } else { 16 })
+        let least = if slots_first || self.setting.threads != Threads::Gpu { 1 } else { 16 };
+        team(self.workgroup, slots, elements.div_ceil(slots), least)
     }
 
     /// Adds the operations that give `roots`, and the low parts of `means`, and tells the registers of both.
@@ -764,7 +819,13 @@ impl<'a> Code<'a> {
         let rows_number = self.number(rows);
         let columns_number = self.number(columns);
         let samples = Span { kind: SpanKind::Elements, extent: Extent::Number(rows_number) };
-        let kind = if are_slots && columns > 1 { SpanKind::Slots } else { SpanKind::Elements };
+        let kind = if are_slots && self.blocks.alone {
+            SpanKind::One
+        } else if are_slots && columns > 1 {
+            SpanKind::Slots
+        } else {
+            SpanKind::Elements
+        };
         let channels = Span { kind, extent: Extent::Number(columns_number) };
         let positions = Span { kind: SpanKind::One, extent: Extent::Block };
         let is_single = channels.is_single();

@@ -20,8 +20,9 @@ use normact_ir::{Extent, Mode};
 use normact_plan::Sizes;
 
 use self::kernel::layer_kernel;
+use self::blocks::{Threads, power_of_two};
 pub(crate) use self::lowering::Wanted;
-use self::program::{Given, Kernel, Lowered, Own, Small, Tensor};
+use self::program::{Given, Kernel, Lowered, Own, Program, Small, Tensor};
 use super::slots::Slots;
 use super::{FusedLayer, Spec, sizes};
 use crate::prepared::Prepared;
@@ -100,7 +101,7 @@ pub(super) fn kept(spec: &Spec, sizes: Sizes, device: &CubeDevice, format: DType
 #[cfg(feature = "fusion")]
 pub(super) fn lengths(spec: &Spec, sizes: Sizes) -> (usize, Vec<usize>) {
     // It does not depend on how tensors are read.
-    let compiled = compiled(spec, sizes, Wanted { input_gradient: true, lanes: 1 });
+    let compiled = compiled(spec, sizes, Wanted { input_gradient: true, lanes: 1, threads: Threads::Gpu });
     (compiled.forward.blocks.exports.max(1), compiled.forward.finals.iter().copied().flatten().collect())
 }
 
@@ -118,7 +119,13 @@ impl Wanted {
         let is_gpu = properties.features.plane.contains(Plane::Ops) && properties.hardware.num_cpu_cores.is_none();
         let widths = client.io_optimized_vector_sizes(format.size()).filter(|_| is_gpu);
         let lanes = spec.lanes.into_iter().chain(widths).find(|&lanes| sizes.positions.is_multiple_of(lanes));
-        Self { input_gradient: true, lanes: lanes.unwrap_or(1) }
+        let threads = if is_gpu || spec.lanes.is_some() || properties.hardware.plane_size_max > 16 {
+            Threads::Gpu
+        } else {
+            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+            Threads::Cpu { cores, vector: power_of_two(properties.hardware.plane_size_max as usize) }
+        };
+        Self { input_gradient: true, lanes: lanes.unwrap_or(1), threads }
     }
 }
 
@@ -278,8 +285,10 @@ impl Tensors {
         kernel.numbers.iter().for_each(|&number| numbers.push(number));
         let mut counts = SequenceArg::new();
         kernel.counts.iter().for_each(|&count| counts.push(count));
-        let lines = kernel.blocks.div_ceil(LINE);
-        let grid = CubeCount::Static(kernel.blocks.div_ceil(lines) as u32, lines as u32, 1);
+        let Program { workgroup, alone, .. } = kernel.program;
+        let workgroups = if alone { kernel.blocks.div_ceil(workgroup) } else { kernel.blocks };
+        let lines = workgroups.div_ceil(LINE);
+        let grid = CubeCount::Static(workgroups.div_ceil(lines) as u32, lines as u32, 1);
         let formats = [self.x.dtype, self.small_format()].map(dtype_to_elem_type);
         // SAFETY: indices follow from the sizes that the buffers were made or checked for.
         #[allow(unsafe_code)]
@@ -287,7 +296,7 @@ impl Tensors {
             layer_kernel::launch_unchecked(
                 &self.x.client,
                 grid,
-                CubeDim::new_1d(kernel.program.workgroup as u32),
+                CubeDim::new_1d(workgroup as u32),
                 kernel.lanes,
                 tensors,
                 small,

@@ -33,6 +33,8 @@ pub(super) mod number {
 pub(super) struct Program {
     /// Threads of a workgroup, a power of two.
     pub(super) workgroup: usize,
+    /// Whether each thread has a block of its own.
+    pub(super) alone: bool,
     /// Along which axes there are several blocks.
     pub(super) cut: [bool; 3],
     pub(super) walks: Vec<Walk>,
@@ -202,6 +204,26 @@ impl Walk {
     /// Whether the block is one slot.
     pub(super) fn is_single(&self) -> bool {
         self.samples.is_single() && self.channels.is_single() && self.positions.is_single()
+    }
+
+    /// Whether a slot has more than one element.
+    pub(super) fn has_elements(&self) -> bool {
+        [self.samples, self.channels, self.positions].into_iter().any(Span::has_elements)
+    }
+
+    /// Whether results go to memory.
+    pub(super) fn has_places(&self) -> bool {
+        self.accumulate.iter().flat_map(|sum| &sum.results).any(|result| !result.places.is_empty())
+    }
+
+    /// The number of a result of an accumulation among those of all.
+    pub(super) fn number_of(&self, accumulate: usize, result: usize) -> usize {
+        self.accumulate[..accumulate].iter().map(|before| before.results.len()).sum::<usize>() + result
+    }
+
+    /// Whether a slot is the work of one thread, an element at a time.
+    pub(super) fn is_alone(&self) -> bool {
+        self.team == 1 && self.lanes == 1
     }
 
     /// The accumulations of which threads are merged in a second phase, around the common mean.
