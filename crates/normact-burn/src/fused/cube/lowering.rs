@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use normact_ir::{Axes, Channels, Extent as ParamExtent, Prim};
 use normact_plan::graph::{Expr, Graph, Operands, Statistic, ValueId, one_by_one};
-use normact_plan::{Plan, Reduction, Schedule, Sizes};
+use normact_plan::{Kind, Plan, Reduction, Schedule, Sizes};
 
 use super::blocks::{Blocks, Threads, power_of_two};
 use super::kernel::{RADIX, RUN};
@@ -18,6 +18,9 @@ const SUMS: usize = 16;
 
 /// The most rounds of all loops of a kernel together: Mesa's driver for CPUs ends them all after 65,535.
 const MOST_ROUNDS: usize = 60_000;
+
+/// The fewest elements of a slot for which sums of larger slots begin there.
+const ELEMENTS_OF_PART: usize = 16;
 
 /// What the kernels of a pass are made for, beside the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -184,19 +187,43 @@ impl<'a> Setting<'a> {
                     shapes.push(reduction.to);
                 }
             }
+            let shape_of = |code: &Code, reduction: &Reduction| {
+                let spans = code.spans(Axes::INPUT, reduction.to);
+                shapes.iter().copied().find(|&shape| code.spans(Axes::INPUT, shape) == spans).unwrap_or(reduction.to)
+            };
+            // A sum over the slots of another one begins with sums of these: one walk has them all.
+            let by_parts = |code: &Code, reduction: &Reduction| {
+                let shape = shape_of(code, reduction);
+                let is_part = |&fine: &Axes| fine != shape && code.can_begin_with(fine, shape);
+                let is_center = |id: ValueId| self.centers[id.index()];
+                let is_sum = matches!(reduction.kind, Kind::Sum { .. }) && !reduction.kind.results().any(is_center);
+                shapes.iter().copied().find(is_part).filter(|_| is_sum)
+            };
             let mut write = pass.write;
-            for to in shapes {
-                let spans = code.spans(Axes::INPUT, to);
-                let is_here = |reduction: &&Reduction| code.spans(Axes::INPUT, reduction.to) == spans;
-                let together: Vec<Reduction> = pass.reductions.iter().filter(is_here).copied().collect();
-                for together in together.chunks(SUMS / 2) {
-                    let sums = together.iter().map(|reduction| {
+            for &to in &shapes {
+                let mut sums = vec![];
+                let mut begun: Vec<(Reduction, usize)> = vec![];
+                for reduction in &pass.reductions {
+                    let parts = by_parts(&code, reduction);
+                    if parts == Some(to) {
+                        let offset = code.scratch(sizes.slots(to).iter().product());
+                        begun.push((*reduction, offset));
+                        sums.push(Sum { parts: Some(offset), ..Sum::of(reduction.operand, vec![]) });
+                    } else if parts.is_none() && shape_of(&code, reduction) == to {
                         let results = reduction.kind.results().map(|id| (id, homes(id))).collect();
-                        Sum { operand: reduction.operand, results, only_first: [false; 3] }
-                    });
-                    let written = if code.is_single(Axes::INPUT, to) { write.take() } else { None };
-                    code.walk(Axes::INPUT, to, sums.collect(), written.into_iter().map(full).collect());
+                        sums.push(Sum::of(reduction.operand, results));
+                    }
                 }
+                let mut rest = sums.into_iter();
+                loop {
+                    let together: Vec<Sum> = rest.by_ref().take(SUMS / 2).collect();
+                    if together.is_empty() {
+                        break;
+                    }
+                    let written = if code.is_single(Axes::INPUT, to) { write.take() } else { None };
+                    code.walk(Axes::INPUT, to, together, written.into_iter().map(full).collect());
+                }
+                code.finish_parts(begun, to, &homes);
             }
             if let Some(id) = write {
                 // Channel by channel, so that arithmetic on parameters is done once for each.
@@ -264,6 +291,14 @@ struct Sum {
     operand: ValueId,
     results: Vec<(ValueId, Vec<(Part, Placement)>)>,
     only_first: [bool; 3],
+    /// Where the sum goes in scratch memory, if it is only a part.
+    parts: Option<usize>,
+}
+
+impl Sum {
+    fn of(operand: ValueId, results: Vec<(ValueId, Vec<(Part, Placement)>)>) -> Self {
+        Self { operand, results, only_first: [false; 3], parts: None }
+    }
 }
 
 /// A kernel on its way.
@@ -573,7 +608,7 @@ impl<'a> Code<'a> {
             });
             match same {
                 Some(sum) => sum.results.push((id, placements)),
-                None => together.push(Sum { operand, results: vec![(id, placements)], only_first }),
+                None => together.push(Sum { only_first, ..Sum::of(operand, vec![(id, placements)]) }),
             }
         }
         self.small_walk(axes, together);
@@ -602,20 +637,7 @@ impl<'a> Code<'a> {
         let is_single = [samples, channels, positions].into_iter().all(Span::is_single);
         let slots_first = positions.kind == SpanKind::Slots || channels.kind == SpanKind::Slots && !from.positions;
         let team = if is_single { self.workgroup } else { self.team(from, to, slots_first, 1) };
-        let mut walk = Walk {
-            samples,
-            channels,
-            positions,
-            lanes: 1,
-            team,
-            slots_first,
-            block_ops: vec![],
-            slot_ops: vec![],
-            element_ops: vec![],
-            accumulate: vec![],
-            writes: vec![],
-            publishes: false,
-        };
+        let mut walk = Walk::new([samples, channels, positions], team, slots_first);
         let roots: Vec<ValueId> = sums.iter().map(|sum| sum.operand).chain(writes.iter().map(|&(id, ..)| id)).collect();
         let is_center = |id: &ValueId| self.setting.centers[id.index()];
         let means: Vec<ValueId> = sums.iter().map(|sum| sum.operand).filter(is_center).collect();
@@ -625,6 +647,11 @@ impl<'a> Code<'a> {
             let own = sum.results.first().map_or(to, |&(id, _)| self.graph.axes(id));
             let count = self.count(from, own);
             let mut results = vec![];
+            if let Some(offset) = sum.parts {
+                let places = vec![(place_of(&mut self.own, Own::Scratch), self.slots_index(to, offset))];
+                results.push(Result { statistic: Statistic::Sum, part: Part::Value, register: None, places });
+                walk.publishes = true;
+            }
             for (id, placements) in sum.results {
                 let Expr::Reduce { statistic, .. } = self.graph.expr(id) else { unreachable!("a reduction") };
                 for (part, placement) in placements {
@@ -648,6 +675,56 @@ impl<'a> Code<'a> {
         }
         self.use_lanes(&mut walk, from, to);
         self.walks.push(walk);
+    }
+
+    /// Whether sums along `to` may begin with sums along `parts`, which have enough elements each.
+    fn can_begin_with(&self, parts: Axes, to: Axes) -> bool {
+        let slots: usize = self.sizes.slots(parts).iter().product();
+        parts.union(to) == parts
+            && !matches!(parts.channels, Channels::Groups(_))
+            && !parts.positions
+            && self.sizes.elements() >= ELEMENTS_OF_PART * slots
+    }
+
+    /// Adds up the parts of sums, each from an offset on.
+    fn finish_parts(
+        &mut self,
+        mut sums: Vec<(Reduction, usize)>,
+        parts: Axes,
+        homes: &dyn Fn(ValueId) -> Vec<(Part, Placement)>,
+    ) {
+        while let Some(&(Reduction { to, .. }, _)) = sums.first() {
+            let together: Vec<_> = sums.extract_if(.., |(sum, _)| sum.to == to).collect();
+            for together in together.chunks(SUMS / 2) {
+                let spans = self.spans(parts, to);
+                let is_single = spans.into_iter().all(Span::is_single);
+                let slots_first = spans[1].kind == SpanKind::Slots;
+                let team = if is_single { self.workgroup } else { self.team(parts, to, slots_first, 1) };
+                let mut walk = Walk::new(spans, team, slots_first);
+                for (register, &(sum, offset)) in together.iter().enumerate() {
+                    let index = self.slots_index(parts, offset);
+                    walk.element_ops.push((register, Op::Own(place_of(&mut self.own, Own::Scratch), index)));
+                    let mut results = vec![];
+                    for id in sum.kind.results() {
+                        let Expr::Reduce { statistic, .. } = self.graph.expr(id) else { unreachable!("a reduction") };
+                        for (part, placement) in homes(id) {
+                            let (result, publishes) = self.result(id, statistic, part, placement, is_single);
+                            walk.publishes |= publishes;
+                            results.push(result);
+                        }
+                    }
+                    let count = self.count(Axes::INPUT, to);
+                    walk.accumulate.push(Accumulate {
+                        value: register,
+                        low: None,
+                        count,
+                        only_first: [false; 3],
+                        results,
+                    });
+                }
+                self.walks.push(walk);
+            }
+        }
     }
 
     /// Lets a walk over tensors visit several positions at a time, if it can.
@@ -834,20 +911,8 @@ impl<'a> Code<'a> {
         let row = Term { of: Coordinate::Sample, unit: 1, stride: columns_number };
         let column = Term { of: Coordinate::Channel, unit: 1, stride: one };
         let count = self.count(Axes::NONE, Axes::NONE);
-        let mut walk = Walk {
-            samples,
-            channels,
-            positions,
-            lanes: 1,
-            team: if is_single { self.workgroup } else { team(self.workgroup, columns, rows, 4) },
-            slots_first: true,
-            block_ops: vec![],
-            slot_ops: vec![],
-            element_ops: vec![],
-            accumulate: vec![],
-            writes: vec![],
-            publishes: false,
-        };
+        let team = if is_single { self.workgroup } else { team(self.workgroup, columns, rows, 4) };
+        let mut walk = Walk::new([samples, channels, positions], team, true);
         for (register, &(id, offset)) in sums.iter().enumerate() {
             let offset = self.number(offset);
             walk.element_ops.push((register, Op::Given(given, Index { offset, terms: vec![row, column] })));

@@ -196,6 +196,24 @@ impl Op {
 }
 
 impl Walk {
+    /// A walk that visits elements, one at a time, and does nothing yet.
+    pub(super) fn new([samples, channels, positions]: [Span; 3], team: usize, slots_first: bool) -> Self {
+        Self {
+            samples,
+            channels,
+            positions,
+            lanes: 1,
+            team,
+            slots_first,
+            block_ops: vec![],
+            slot_ops: vec![],
+            element_ops: vec![],
+            accumulate: vec![],
+            writes: vec![],
+            publishes: false,
+        }
+    }
+
     /// Its operations.
     pub(super) fn ops(&self) -> impl Iterator<Item = &Op> {
         self.block_ops.iter().chain(&self.slot_ops).chain(&self.element_ops).map(|(_, op)| op)
