@@ -172,10 +172,10 @@ impl NormAct {
         Self { choice: Choice { op_by_op: true, ..self.choice }, ..self }
     }
 
-    /// The same layer with kernels that read so many neighbouring elements at a time where they can, instead of
-    /// what the device reads best: for tests.
+    /// The same layer with the kernels that a GPU would run, reading so many neighbouring elements at a time where
+    /// they can, instead of those that the device runs best: for tests.
     #[doc(hidden)]
-    pub fn reading(self, lanes: usize) -> Self {
+    pub fn as_on_a_gpu(self, lanes: usize) -> Self {
         Self { choice: Choice { lanes: Some(lanes), ..self.choice }, ..self }
     }
 

@@ -27,7 +27,8 @@ fn built_in_layers_agree_with_the_evaluator() {
                 let module = module_from_layer(&layer, dims[1], &device.clone().autodiff()).unwrap();
                 let mut ways = vec![("", module.clone())];
                 if device_name == "wgpu" {
-                    ways.push((", vectors", module.reading(4)));
+                    ways.push((", vectors as on a GPU", module.clone().as_on_a_gpu(4)));
+                    ways.push((", elements as on a GPU", module.as_on_a_gpu(1)));
                 }
                 for (way, module) in ways {
                     let found = step(&module, dims, &x, &dy, &device);

@@ -30,7 +30,7 @@ use slots::Slots;
 pub(crate) struct Spec {
     pub(crate) layer: Arc<Prepared>,
     pub(crate) mode: Mode,
-    /// How many neighbouring elements a GPU's kernel reads at a time; `None` for what the device reads best.
+    /// How many neighbouring elements a kernel reads at a time as on a GPU; `None` for what the device runs best.
     pub(crate) lanes: Option<usize>,
 }
 

@@ -7,7 +7,7 @@ use burn::optim::{GradientsParams, SgdConfig};
 use burn::store::{ModuleSnapshot, SafetensorsStore};
 use burn::tensor::{Device, FloatDType, Tensor, TensorData, Tolerance};
 use expect_test::expect;
-use normact_burn::NormAct;
+use normact_burn::{NormAct, Path};
 use normact_ir::{Extent, Groups, IndexSet, Inputs, Layer, Mode, Moment, Prim, Running, Shape};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -354,6 +354,17 @@ fn statistics_of_one_value_share_a_buffer() {
             }
         }
     }
+}
+
+#[test]
+fn an_input_on_which_a_driver_would_end_loops_early_runs_operation_by_operation() {
+    let [_, wgpu] = devices();
+    let device = wgpu.autodiff();
+    let module = NormAct::new(&evonorm_b0(), 4, &device).expect("the layer fits");
+    let path = |dims: [usize; 4]| module.path(&Tensor::<4>::empty(dims, &device));
+    assert_eq!(path([2, 4, 512, 512]), Path::Fused);
+    let Path::OpByOp(reason) = path([128, 4, 512, 512]) else { panic!("2^25 elements for each statistic") };
+    assert!(reason.contains("drivers for CPUs end them after 65,535"), "{reason}");
 }
 
 #[test]

@@ -18,8 +18,8 @@ pub(crate) struct Way {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum How {
     Default,
-    /// By kernels that read vectors of elements, as they do on a GPU.
-    Vectors,
+    /// By the kernels of a GPU, which read so many elements at a time where they can.
+    Gpu(usize),
     OpByOp,
 }
 
@@ -46,7 +46,7 @@ impl Way {
         let module = NormAct::new(layer, channels, &self.device).expect("the layers of these tests fit");
         match self.how {
             How::Default => module,
-            How::Vectors => module.reading(4),
+            How::Gpu(lanes) => module.as_on_a_gpu(lanes),
             How::OpByOp => module.op_by_op(),
         }
     }
@@ -62,10 +62,10 @@ impl fmt::Debug for Way {
 pub(crate) fn ways() -> Vec<Way> {
     let [cpu, wgpu] = devices();
     let ways = |device: Device| [Way::by_default(device.clone()), Way::op_by_op(device)];
-    [ways(cpu), ways(wgpu)].into_iter().flatten().chain([vectors()]).collect()
+    [ways(cpu), ways(wgpu)].into_iter().flatten().chain([gpu(4), gpu(1)]).collect()
 }
 
-/// Kernels that read four elements at a time, where the shape allows it.
-pub(crate) fn vectors() -> Way {
-    Way { device: wgpu(), how: How::Vectors }
+/// The kernels of a GPU, which read so many elements at a time where the shape allows it.
+pub(crate) fn gpu(lanes: usize) -> Way {
+    Way { device: wgpu(), how: How::Gpu(lanes) }
 }

@@ -22,6 +22,9 @@ const BLOCK: usize = 1024;
 /// Elements of a block that is worth a thread.
 const BLOCK_OF_THREAD: RangeInclusive<usize> = 64..=4096;
 
+/// A block of so few elements is the work of one thread even if there are few.
+const QUICK_BLOCK: usize = 1024;
+
 /// Blocks for each thread that runs at a time, so that all have something to do until the end.
 const BLOCKS_OF_THREAD: usize = 4;
 
@@ -72,14 +75,16 @@ impl Blocks {
         Self { workgroup: workgroup(elements, blocks.count.iter().product(), threads), ..blocks }
     }
 
-    /// Blocks for single threads, if there are enough for all that a device runs at a time.
+    /// Blocks for single threads, if there are enough for all that a device runs at a time, or each is quick.
     pub(super) fn alone(graph: &Graph, schedule: &Schedule, sizes: Sizes, threads: Threads) -> Option<Self> {
         let Threads::Cpu { cores, vector } = threads else { return None };
         let at_a_time = cores * vector;
         let worth = sizes.elements() / (at_a_time * BLOCKS_OF_THREAD);
         let worth = worth.clamp(*BLOCK_OF_THREAD.start(), *BLOCK_OF_THREAD.end());
         let blocks = Self { alone: true, workgroup: vector, ..Self::of(graph, schedule, sizes, worth) };
-        (at_a_time..=MOST_ALONE).contains(&blocks.count.iter().product()).then_some(blocks)
+        let elements: usize = blocks.size.iter().product();
+        let least = if elements <= QUICK_BLOCK { 1 } else { at_a_time };
+        (least..=MOST_ALONE).contains(&blocks.count.iter().product()).then_some(blocks)
     }
 
     /// Blocks of about `worth` elements, if reductions do not need larger ones.

@@ -4,6 +4,10 @@
 //! threads each take a slot and visit its elements, some neighbouring ones at a time where memory is read
 //! faster so; what they accumulate is summed in shared memory. Tensors and small operands are read and
 //! written in their own formats; everything in between is f32, and sums have a fixed order.
+//!
+//! On a device that runs threads in the vectors of a CPU, a block is the work of a single thread instead, as far as
+//! there are enough: nothing is shared then and nobody waits, which on Mesa's lavapipe halves the time of compiling
+//! and, for small inputs, takes two thirds off that of running.
 
 // What is unrolled and assigned here is expanded into a kernel, where these forms have a meaning of
 // their own.
@@ -765,11 +769,8 @@ fn cursor(visit: &Visit, element: usize, #[comptime] walk: Walk) -> Cursor {
 #[cube]
 fn next_to(#[comptime] varies: [bool; 3]) -> Cursor {
     let [_, channels, positions] = comptime!(varies);
-    let (sample, channel, position) = comptime!((
-        usize::from(!positions && !channels),
-        usize::from(!positions && channels),
-        usize::from(positions),
-    ));
+    let (sample, channel, position) =
+        comptime!((usize::from(!positions && !channels), usize::from(!positions && channels), usize::from(positions),));
     Cursor { sample: sample.runtime(), channel: channel.runtime(), position: position.runtime() }
 }
 

@@ -16,8 +16,8 @@ use super::program::{
 /// The most sums of one walk: what fits the 16 KiB of shared memory that every GPU has.
 const SUMS: usize = 16;
 
-/// The most rounds of all loops of a kernel together: Mesa's driver for CPUs ends them all after 65,535.
-const MOST_ROUNDS: usize = 60_000;
+/// The most rounds of all loops of a kernel together on a CPU: Mesa's driver ends them all after 65,535.
+pub(super) const MOST_ROUNDS: usize = 60_000;
 
 /// The fewest elements of a slot for which sums of larger slots begin there.
 const ELEMENTS_OF_PART: usize = 16;
@@ -59,7 +59,15 @@ pub(super) fn lower(
         &unread
     };
     let graph = &plan.joint.graph;
-    let setting = Setting { graph, centers: &centers(graph), params: &params, running: &running, sizes, lanes: 1, threads: wanted.threads };
+    let setting = Setting {
+        graph,
+        centers: &centers(graph),
+        params: &params,
+        running: &running,
+        sizes,
+        lanes: 1,
+        threads: wanted.threads,
+    };
     let pass = |schedule: &Schedule, finals: &[(Option<ValueId>, Axes)], kept: &Placed| {
         let together = Blocks::new(graph, schedule, sizes, wanted.threads);
         let lanes = Setting { lanes: wanted.lanes, ..setting };
@@ -389,7 +397,8 @@ impl<'a> Code<'a> {
 
     /// The kernel, unless it cannot read as many elements at a time as it should, or one thread has too many.
     fn kernel(mut self) -> Option<Kernel> {
-        if !self.reads_vectors || self.blocks.alone && self.rounds() > MOST_ROUNDS {
+        let rounds = self.rounds();
+        if !self.reads_vectors || self.blocks.alone && rounds > MOST_ROUNDS {
             return None;
         }
         let sums = |walk: &Walk| walk.accumulate.len().max(2 * walk.moments().len());
@@ -417,6 +426,7 @@ impl<'a> Code<'a> {
             numbers: self.numbers,
             counts: self.counts,
             blocks: self.blocks.count.iter().product(),
+            rounds,
             lanes: self.setting.lanes,
             tensors: self.tensors,
             small: self.small,

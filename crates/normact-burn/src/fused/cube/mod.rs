@@ -19,8 +19,8 @@ use cubecl::prelude::*;
 use normact_ir::{Extent, Mode};
 use normact_plan::Sizes;
 
-use self::kernel::layer_kernel;
 use self::blocks::{Threads, power_of_two};
+use self::kernel::layer_kernel;
 pub(crate) use self::lowering::Wanted;
 use self::program::{Given, Kernel, Lowered, Own, Program, Small, Tensor};
 use super::slots::Slots;
@@ -47,6 +47,7 @@ pub(crate) struct Compiled {
     /// Whether the output depends on the input.
     has_input_gradient: bool,
     elements: usize,
+    threads: Threads,
 }
 
 impl Compiled {
@@ -56,7 +57,7 @@ impl Compiled {
         let running: Vec<Extent> = layer.buffers.list().iter().map(|buffer| buffer.extent).collect();
         let [forward, backward] = lowering::lower(&plan, &params, &running, sizes, wanted);
         let has_input_gradient = plan.joint.input_gradient.is_some();
-        Self { forward, backward, has_input_gradient, elements: sizes.elements() }
+        Self { forward, backward, has_input_gradient, elements: sizes.elements(), threads: wanted.threads }
     }
 
     /// Why the device had better not run it.
@@ -71,6 +72,12 @@ impl Compiled {
             ));
         }
         let kernels = || self.forward.kernels().chain(self.backward.kernels());
+        let rounds = kernels().map(|kernel| kernel.rounds).max().unwrap_or(0);
+        if rounds > lowering::MOST_ROUNDS && self.threads != Threads::Gpu {
+            return Some(format!(
+                "a thread would go through {rounds} rounds of loops, and drivers for CPUs end them after 65,535"
+            ));
+        }
         let operations = kernels().map(Kernel::operations).max().unwrap_or(0);
         if operations > MOST_OPERATIONS {
             return Some(format!("a kernel of {operations} operations takes a driver too long to compile"));

@@ -311,6 +311,8 @@ pub(super) struct Kernel {
     pub(super) numbers: Vec<usize>,
     pub(super) counts: Vec<f32>,
     pub(super) blocks: usize,
+    /// How many rounds of loops a thread goes through.
+    pub(super) rounds: usize,
     /// How many neighbouring elements of tensors are read at a time.
     pub(super) lanes: usize,
     pub(super) tensors: Vec<Tensor>,
