@@ -256,7 +256,9 @@ fn run<T: Float, S: Float, N: Size, M: Size>(
             row: start.row,
             column: start.column,
         };
-        let visit = Visit { at, lane: unit, row: 0usize, is_slot: true, samples, channels, positions };
+        // A walk of few elements is made by each thread on its own.
+        let (lane, row) = if comptime!(team == 1) { (0usize.runtime(), unit) } else { (unit, 0usize.runtime()) };
+        let visit = Visit { at, lane, row, is_slot: true, samples, channels, positions };
         slot::<T, S, N, M>(buffers, &mut registers, shared, &start, &visit, workgroup, walk);
     } else if comptime!(workgroup == 1) {
         let varies = comptime!([walk.samples, walk.channels, walk.positions].map(|span| !span.is_single()));
@@ -525,7 +527,9 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
             results.insert(comptime!(walk.number_of(sum, number_of_result)), value);
         }
     }
-    if comptime!(walk.has_places()) && visit.is_slot && visit.lane == 0usize {
+    let is_writer = visit.is_slot && visit.lane == 0usize;
+    let is_writer = if comptime!(walk.is_single()) { is_writer && visit.row == 0usize } else { is_writer };
+    if comptime!(walk.has_places()) && is_writer {
         #[unroll]
         for sum in 0..sums {
             let accumulate = comptime!(walk.accumulate[sum].clone());
@@ -574,69 +578,102 @@ fn elements_until<T: Float, S: Float, N: Size, M: Size>(
     end: usize,
     #[comptime] walk: Walk,
 ) -> Progress {
-    let sums = comptime!(walk.accumulate.len());
-    let moments = comptime!(walk.moments());
     let varies = comptime!([walk.samples, walk.channels, walk.positions].map(Span::has_elements));
+    let size = Cursor { sample: visit.samples, channel: visit.channels, position: visit.positions };
     let mut element = from.element;
     let mut sample = from.sample;
     let mut channel = from.channel;
     let mut position = from.position;
     let mut seen = from.seen;
-    while element < end {
-        let here = Cursor { sample, channel, position };
-        let at = locate(visit, &here);
-        let ops = comptime!(walk.element_ops.clone());
-        evaluate::<T, S, N, M>(buffers, registers, &at, ops);
-        if comptime!(!moments.is_empty()) {
+    if comptime!(!walk.has_elements()) {
+        if element < end {
+            let here = Cursor { sample, channel, position };
             seen += 1.0f32;
+            one_element::<T, S, N, M>(buffers, registers, sums_of_thread, visit, &here, element == first, seen, walk);
         }
-        #[unroll]
-        for sum in 0..sums {
-            let accumulate = comptime!(walk.accumulate[sum].clone());
-            let value = registers.find(accumulate.value);
-            let moment = comptime!(moments.iter().position(|&moment| moment == sum));
-            if comptime!(moment.is_some()) {
-                let number = comptime!(moment.unwrap_or(0));
-                let shift = select(element == first, value, sums_of_thread.shifts[number]);
-                let mut difference = value - shift;
-                if comptime!(accumulate.low.is_some()) {
-                    difference = difference + registers.find(comptime!(accumulate.low.unwrap_or(0)));
-                }
-                let distance = difference - sums_of_thread.means[number];
-                let moved = sums_of_thread.means[number] + distance / Vector::new(seen);
-                sums_of_thread.shifts[number] = shift;
-                sums_of_thread.means[number] = moved;
-                sums_of_thread.squares[number] = sums_of_thread.squares[number] + distance * (difference - moved);
-            } else if comptime!(accumulate.is_square()) {
-                sums_of_thread.parts[sum] = sums_of_thread.parts[sum] + value * value;
-            } else {
-                sums_of_thread.parts[sum] = sums_of_thread.parts[sum] + value;
-            }
+        element = end;
+    } else {
+        while element < end {
+            let here = Cursor { sample, channel, position };
+            seen += 1.0f32;
+            let is_first = element == first;
+            one_element::<T, S, N, M>(
+                buffers,
+                registers,
+                sums_of_thread,
+                visit,
+                &here,
+                is_first,
+                seen,
+                comptime!(walk.clone()),
+            );
+            element += comptime!(walk.team);
+            let moved = advance(&size, &here, step, varies);
+            sample = moved.sample;
+            channel = moved.channel;
+            position = moved.position;
         }
-        #[unroll]
-        for number in 0..walk.writes.len() {
-            let write = comptime!(walk.writes[number].clone());
-            let place = place(&buffers.numbers, &at, comptime!(write.index.clone()));
-            let value = registers.find(write.value);
-            match write.target {
-                Target::Full => {
-                    let full = buffers.full.index_mut(0usize);
-                    full[place] = Vector::cast_from(value);
-                }
-                Target::Final(number) => {
-                    let small = buffers.finals.index_mut(number);
-                    small[place] = S::cast_from(value.extract(0usize));
-                }
-            }
-        }
-        element += comptime!(walk.team);
-        let size = Cursor { sample: visit.samples, channel: visit.channels, position: visit.positions };
-        let moved = advance(&size, &here, step, varies);
-        sample = moved.sample;
-        channel = moved.channel;
-        position = moved.position;
     }
     Progress { element, sample, channel, position, seen }
+}
+
+/// Visits an element, the first of its thread or not, when the thread has `seen` so many with it.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn one_element<T: Float, S: Float, N: Size, M: Size>(
+    buffers: &mut Buffers<T, S, N>,
+    registers: &mut Registry<usize, Vector<f32, M>>,
+    sums_of_thread: &mut Sums<M>,
+    visit: &Visit,
+    here: &Cursor,
+    is_first: bool,
+    seen: f32,
+    #[comptime] walk: Walk,
+) {
+    let sums = comptime!(walk.accumulate.len());
+    let moments = comptime!(walk.moments());
+    let at = locate(visit, here);
+    let ops = comptime!(walk.element_ops.clone());
+    evaluate::<T, S, N, M>(buffers, registers, &at, ops);
+    #[unroll]
+    for sum in 0..sums {
+        let accumulate = comptime!(walk.accumulate[sum].clone());
+        let value = registers.find(accumulate.value);
+        let moment = comptime!(moments.iter().position(|&moment| moment == sum));
+        if comptime!(moment.is_some()) {
+            let number = comptime!(moment.unwrap_or(0));
+            let shift = select(is_first, value, sums_of_thread.shifts[number]);
+            let mut difference = value - shift;
+            if comptime!(accumulate.low.is_some()) {
+                difference = difference + registers.find(comptime!(accumulate.low.unwrap_or(0)));
+            }
+            let distance = difference - sums_of_thread.means[number];
+            let moved = sums_of_thread.means[number] + distance / Vector::new(seen);
+            sums_of_thread.shifts[number] = shift;
+            sums_of_thread.means[number] = moved;
+            sums_of_thread.squares[number] = sums_of_thread.squares[number] + distance * (difference - moved);
+        } else if comptime!(accumulate.is_square()) {
+            sums_of_thread.parts[sum] = sums_of_thread.parts[sum] + value * value;
+        } else {
+            sums_of_thread.parts[sum] = sums_of_thread.parts[sum] + value;
+        }
+    }
+    #[unroll]
+    for number in 0..walk.writes.len() {
+        let write = comptime!(walk.writes[number].clone());
+        let place = place(&buffers.numbers, &at, comptime!(write.index.clone()));
+        let value = registers.find(write.value);
+        match write.target {
+            Target::Full => {
+                let full = buffers.full.index_mut(0usize);
+                full[place] = Vector::cast_from(value);
+            }
+            Target::Final(number) => {
+                let small = buffers.finals.index_mut(number);
+                small[place] = S::cast_from(value.extract(0usize));
+            }
+        }
+    }
 }
 
 /// The sum of a vector's lanes.
@@ -814,7 +851,9 @@ fn locate(visit: &Visit, cursor: &Cursor) -> At {
 /// The place in a buffer that belongs to an element.
 #[cube]
 fn place(numbers: &Registry<usize, usize>, at: &At, #[comptime] index: Index) -> usize {
-    let mut place = numbers.find(index.offset);
+    let offset = comptime!(index.offset);
+    let mut place =
+        if comptime!(offset.is_some()) { numbers.find(comptime!(offset.unwrap_or(0))) } else { 0usize.runtime() };
     #[unroll]
     for number in 0..index.terms.len() {
         let term = comptime!(index.terms[number]);
@@ -827,7 +866,8 @@ fn place(numbers: &Registry<usize, usize>, at: &At, #[comptime] index: Index) ->
         };
         let unit = comptime!(term.unit);
         let slot = if comptime!(unit == 1) { coordinate } else { coordinate / unit };
-        place += slot * numbers.find(term.stride);
+        let stride = comptime!(term.stride);
+        place += if comptime!(stride.is_some()) { slot * numbers.find(comptime!(stride.unwrap_or(0))) } else { slot };
     }
     place
 }

@@ -19,6 +19,9 @@ const SUMS: usize = 16;
 /// The most rounds of all loops of a kernel together on a CPU: Mesa's driver ends them all after 65,535.
 pub(super) const MOST_ROUNDS: usize = 60_000;
 
+/// So few elements are quicker visited by every thread than summed up across threads, on a CPU.
+const FEW_ELEMENTS: usize = 64;
+
 /// The fewest elements of a slot for which sums of larger slots begin there.
 const ELEMENTS_OF_PART: usize = 16;
 
@@ -161,6 +164,14 @@ impl<'a> Setting<'a> {
             && position_blocks == 1
             && schedule.across.iter().all(|&id| is_complete(id))
             && (schedule.after.is_empty() || is_whole);
+        let deferred;
+        let (schedule, read_later) = if finishes_in_blocks {
+            (schedule, vec![])
+        } else {
+            let (rest, read_later) = self.deferred(schedule);
+            deferred = rest;
+            (&deferred, read_later)
+        };
 
         let mut code = Code::new(*self, blocks);
         code.given(schedule, kept);
@@ -169,6 +180,12 @@ impl<'a> Setting<'a> {
             for part in self.parts(id) {
                 exported.insert((id, part), code.exports);
                 code.exports += sizes.slots(graph.axes(id)).iter().product::<usize>();
+            }
+        }
+        let mut left = HashMap::new();
+        for id in read_later {
+            for part in self.parts(id) {
+                left.insert((id, part), code.scratch(sizes.slots(graph.axes(id)).iter().product()));
             }
         }
         let mut partial = HashMap::new();
@@ -180,7 +197,10 @@ impl<'a> Setting<'a> {
         }
         let full = |id: ValueId| (id, Target::Full, Axes::INPUT);
         let home = |id: ValueId, part: Part| Placement {
-            exported: exported.get(&(id, part)).copied(),
+            leaves: match (exported.get(&(id, part)), left.get(&(id, part))) {
+                (Some(&offset), _) => Some((Own::Exports, offset)),
+                (None, offset) => offset.map(|&offset| (Own::Scratch, offset)),
+            },
             partial: partial.get(&id).map(|&(offset, columns)| (offset, columns, is_complete(id))),
         };
         let homes = |id: ValueId| self.parts(id).map(|part| (part, home(id, part))).collect::<Vec<_>>();
@@ -256,8 +276,13 @@ impl<'a> Setting<'a> {
         let by_channel = across.iter().all(|&id| is_complete(id) && is_by_channel(graph.axes(id)))
             && schedule.after.iter().all(|&id| is_by_channel(graph.axes(id)))
             && finals.iter().all(|&(id, axes)| id.is_none() || is_by_channel(axes));
+        let of_operand = |id: ValueId| match graph.expr(id) {
+            Expr::Reduce { operand, .. } => sizes.slots(one_by_one(graph.axes(operand))).iter().product(),
+            _ => 0,
+        };
         let read: usize = across.iter().map(|&id| rows * columns(id).0).sum();
-        let is_quick = 2 * rows * across.len() < MOST_ROUNDS;
+        let read = read + schedule.after.iter().map(|&id| of_operand(id)).sum::<usize>();
+        let is_quick = 2 * read / sizes.channels < MOST_ROUNDS;
         let finish_blocks = match self.threads {
             Threads::Cpu { vector, .. } if by_channel && is_quick && sizes.channels >= vector => {
                 Blocks::channels(sizes, vector)
@@ -266,9 +291,11 @@ impl<'a> Setting<'a> {
         };
         let mut finish = Code::new(Setting { lanes: 1, ..*self }, finish_blocks);
         finish.given(schedule, kept);
-        for (&(id, part), &offset) in &exported {
-            let index = finish.slots_index(graph.axes(id), offset);
-            finish.exported.insert((id, part), index);
+        for (from, placed) in [(Given::Exports, &exported), (Given::Scratch, &left)] {
+            for (&(id, part), &offset) in placed {
+                let index = finish.slots_index(graph.axes(id), offset);
+                finish.before.insert((id, part), (from, index));
+            }
         }
         let mut rest = across.clone();
         while let Some(&first) = rest.first() {
@@ -286,11 +313,43 @@ impl<'a> Setting<'a> {
     }
 }
 
+impl Setting<'_> {
+    /// The same schedule with sums across blocks of what statistics give left to the second kernel, and the
+    /// statistics which that reads: the first one has less to do, and to compile, than with a sum for each block.
+    fn deferred(&self, schedule: &Schedule) -> (Schedule, Vec<ValueId>) {
+        let graph = self.graph;
+        let is_reduction = |id: ValueId| matches!(graph.expr(id), Expr::Reduce { .. });
+        let is_left = |id: &ValueId| {
+            let Expr::Reduce { operand, .. } = graph.expr(*id) else { return None };
+            let leaves: Vec<ValueId> = {
+                let cone = graph.cone(&[operand], is_reduction);
+                graph.ids().filter(|&id| cone[id.index()] && is_reduction(id)).collect()
+            };
+            let is_known = |leaf: &ValueId| !schedule.across.contains(leaf) && !schedule.after.contains(leaf);
+            let is_small = !graph.axes(operand).positions && !leaves.is_empty() && leaves.iter().all(is_known);
+            is_small.then_some(leaves)
+        };
+        let mut left = schedule.clone();
+        let deferred: Vec<ValueId> = left.across.extract_if(.., |id| is_left(id).is_some()).collect();
+        let mut read_later: Vec<ValueId> = vec![];
+        for leaf in deferred.iter().filter_map(is_left).flatten() {
+            if ![&left.given, &left.exported, &read_later].into_iter().any(|known| known.contains(&leaf)) {
+                read_later.push(leaf);
+            }
+        }
+        let stays = |id: &ValueId| !deferred.contains(id);
+        left.before.retain(stays);
+        left.passes.iter_mut().for_each(|pass| pass.small.retain(stays));
+        left.after.splice(0..0, deferred.iter().copied());
+        (left, read_later)
+    }
+}
+
 /// Where the results of a reduction go, beside its readers in the kernel.
 #[derive(Debug, Clone, Copy, Default)]
 struct Placement {
-    /// The offset of its slots.
-    exported: Option<usize>,
+    /// The buffer and the offset of its slots, where another kernel reads them.
+    leaves: Option<(Own, usize)>,
     /// The offset of the sums of each block, the number of columns, and whether they are slots.
     partial: Option<(usize, usize, bool)>,
 }
@@ -336,15 +395,13 @@ struct Code<'a> {
     /// The reductions that the forward pass keeps, and those of the kernel before; such a buffer is bound
     /// when it is first read.
     kept: HashMap<(ValueId, Part), Index>,
-    exported: HashMap<(ValueId, Part), Index>,
+    before: HashMap<(ValueId, Part), (Given, Index)>,
 }
 
 /// What a number means. Numbers that happen to be equal stay apart, so that the program does not
 /// depend on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum NumberKey {
-    Zero,
-    One,
     ChannelStride,
     SampleStride,
     Slots(Channels),
@@ -391,7 +448,7 @@ impl<'a> Code<'a> {
             registers: 0,
             homes: HashMap::new(),
             kept: HashMap::new(),
-            exported: HashMap::new(),
+            before: HashMap::new(),
         }
     }
 
@@ -516,7 +573,7 @@ impl<'a> Code<'a> {
     /// The place of an element's slot among those of a value with such axes.
     fn slots_index(&mut self, axes: Axes, offset: usize) -> Index {
         let [_, channels, positions] = self.sizes.slots(axes);
-        let offset = if offset == 0 { self.known(NumberKey::Zero, 0) } else { self.number(offset) };
+        let offset = (offset > 0).then(|| self.number(offset));
         let mut terms = vec![];
         if axes.samples {
             let stride = if axes.positions {
@@ -524,16 +581,15 @@ impl<'a> Code<'a> {
             } else {
                 self.known(NumberKey::Slots(axes.channels), channels)
             };
-            terms.push(Term { of: Coordinate::Sample, unit: 1, stride });
+            terms.push(Term { of: Coordinate::Sample, unit: 1, stride: Some(stride) });
         }
         if axes.channels != Channels::One {
             let unit = self.sizes.channels / channels;
-            let stride = if axes.positions { number::POSITIONS } else { self.known(NumberKey::One, 1) };
+            let stride = axes.positions.then_some(number::POSITIONS);
             terms.push(Term { of: Coordinate::Channel, unit, stride });
         }
         if axes.positions {
-            let stride = self.known(NumberKey::One, 1);
-            terms.push(Term { of: Coordinate::Position, unit: 1, stride });
+            terms.push(Term { of: Coordinate::Position, unit: 1, stride: None });
         }
         Index { offset, terms }
     }
@@ -544,14 +600,13 @@ impl<'a> Code<'a> {
         let positions = positions / self.setting.lanes;
         let sample = self.known(NumberKey::SampleStride, channels * positions);
         let channel = self.known(NumberKey::ChannelStride, positions);
-        let position = self.known(NumberKey::One, 1);
         let term = |of, stride| Term { of, unit: 1, stride };
         Index {
-            offset: self.known(NumberKey::Zero, 0),
+            offset: None,
             terms: vec![
-                term(Coordinate::Sample, sample),
-                term(Coordinate::Channel, channel),
-                term(Coordinate::Position, position),
+                term(Coordinate::Sample, Some(sample)),
+                term(Coordinate::Channel, Some(channel)),
+                term(Coordinate::Position, None),
             ],
         }
     }
@@ -646,7 +701,11 @@ impl<'a> Code<'a> {
     ) {
         let is_single = [samples, channels, positions].into_iter().all(Span::is_single);
         let slots_first = positions.kind == SpanKind::Slots || channels.kind == SpanKind::Slots && !from.positions;
-        let team = if is_single { self.workgroup } else { self.team(from, to, slots_first, 1) };
+        let team = match is_single {
+            true if writes.is_empty() => self.single_team(from),
+            true => self.workgroup,
+            false => self.team(from, to, slots_first, 1, !sums.is_empty()),
+        };
         let mut walk = Walk::new([samples, channels, positions], team, slots_first);
         let roots: Vec<ValueId> = sums.iter().map(|sum| sum.operand).chain(writes.iter().map(|&(id, ..)| id)).collect();
         let is_center = |id: &ValueId| self.setting.centers[id.index()];
@@ -709,7 +768,7 @@ impl<'a> Code<'a> {
                 let spans = self.spans(parts, to);
                 let is_single = spans.into_iter().all(Span::is_single);
                 let slots_first = spans[1].kind == SpanKind::Slots;
-                let team = if is_single { self.workgroup } else { self.team(parts, to, slots_first, 1) };
+                let team = if is_single { self.single_team(parts) } else { self.team(parts, to, slots_first, 1, true) };
                 let mut walk = Walk::new(spans, team, slots_first);
                 for (register, &(sum, offset)) in together.iter().enumerate() {
                     let index = self.slots_index(parts, offset);
@@ -753,7 +812,7 @@ impl<'a> Code<'a> {
         if walk.positions.kind == SpanKind::Elements && !walk.ops().any(is_odd) {
             walk.lanes = self.setting.lanes;
             if !walk.is_single() {
-                walk.team = self.team(from, to, walk.slots_first, walk.lanes);
+                walk.team = self.team(from, to, walk.slots_first, walk.lanes, !walk.accumulate.is_empty());
             }
         } else {
             self.reads_vectors &= self.setting.lanes == 1;
@@ -775,20 +834,19 @@ impl<'a> Code<'a> {
             let mut index = if are_slots {
                 self.slots_index(axes, offset)
             } else {
-                Index { offset: self.number(offset), terms: vec![] }
+                Index { offset: Some(self.number(offset)), terms: vec![] }
             };
             let stride = self.number(columns);
-            index.terms.push(Term { of: Coordinate::Row, unit: 1, stride });
+            index.terms.push(Term { of: Coordinate::Row, unit: 1, stride: Some(stride) });
             if !are_slots {
-                let stride = self.known(NumberKey::One, 1);
-                index.terms.push(Term { of: Coordinate::Column, unit: 1, stride });
+                index.terms.push(Term { of: Coordinate::Column, unit: 1, stride: None });
             }
             places.push((place_of(&mut self.own, Own::Scratch), index));
             return (Result { statistic, part, register: None, places }, false);
         }
-        if placement.exported.is_some() || !is_single {
-            let (own, offset) = match placement.exported {
-                Some(offset) => (Own::Exports, offset),
+        if placement.leaves.is_some() || !is_single {
+            let (own, offset) = match placement.leaves {
+                Some(place) => place,
                 None => (Own::Scratch, self.scratch(self.sizes.slots(axes).iter().product())),
             };
             let index = self.slots_index(axes, offset);
@@ -807,20 +865,29 @@ impl<'a> Code<'a> {
         (Result { statistic, part, register, places }, publishes)
     }
 
+    /// How many threads work on the one slot of a block: all, or, where it has few elements and to wait for each other
+    /// takes longer than to visit them all, each by itself.
+    fn single_team(&self, from: Axes) -> usize {
+        let is_quick = self.setting.threads != Threads::Gpu && self.elements(from) <= FEW_ELEMENTS;
+        if is_quick { 1 } else { self.workgroup }
+    }
+
+    /// How many elements of the block vary along such axes.
+    fn elements(&self, axes: Axes) -> usize {
+        let [samples, channels, positions] = self.blocks.size;
+        let slots = Sizes { samples, channels: self.sizes.channels, positions }.slots(axes);
+        slots[0] * (slots[1] * channels).div_ceil(self.sizes.channels) * slots[2]
+    }
+
     /// How many threads work on a slot: enough that all have something to do, few enough that each has
     /// several elements.
-    fn team(&self, from: Axes, to: Axes, slots_first: bool, lanes: usize) -> usize {
-        let [samples, channels, positions] = self.blocks.size;
-        let block = Sizes { samples, channels: self.sizes.channels, positions };
-        let part = |axes: Axes| {
-            let slots = block.slots(axes);
-            let channels = (slots[1] * channels).div_ceil(self.sizes.channels);
-            slots[0] * channels * slots[2]
-        };
-        let elements = part(from) / lanes;
-        let slots = part(to).max(1);
-        // Slots side by side give neighbours in memory to neighbouring threads only in teams.
-        let least = if slots_first || self.setting.threads != Threads::Gpu { 1 } else { 16 };
+    fn team(&self, from: Axes, to: Axes, slots_first: bool, lanes: usize, sums: bool) -> usize {
+        let elements = self.elements(from) / lanes;
+        let slots = self.elements(to).max(1);
+        // Slots side by side give neighbours in memory to neighbouring threads only in teams. On a CPU these are
+        // worth less than what it costs to sum up what the threads of a team have.
+        let is_costly = sums && self.setting.threads != Threads::Gpu;
+        let least = if slots_first || is_costly { 1 } else { 16 };
         team(self.workgroup, slots, elements.div_ceil(slots), least)
     }
 
@@ -897,8 +964,8 @@ impl<'a> Code<'a> {
         if let Some(index) = self.kept.get(&(id, part)).cloned() {
             return Op::Given(place_of(&mut self.given, Given::Kept), index);
         }
-        let index = self.exported.get(&(id, part)).cloned().expect("reductions are given or computed");
-        Op::Given(place_of(&mut self.given, Given::Exports), index)
+        let (given, index) = self.before.get(&(id, part)).cloned().expect("reductions are given or computed");
+        Op::Given(place_of(&mut self.given, given), index)
     }
 
     /// Sums what the blocks have left of sums across them, each from an offset on.
@@ -917,14 +984,13 @@ impl<'a> Code<'a> {
         let positions = Span { kind: SpanKind::One, extent: Extent::Block };
         let is_single = channels.is_single();
         let given = place_of(&mut self.given, Given::Scratch);
-        let one = self.known(NumberKey::One, 1);
-        let row = Term { of: Coordinate::Sample, unit: 1, stride: columns_number };
-        let column = Term { of: Coordinate::Channel, unit: 1, stride: one };
+        let row = Term { of: Coordinate::Sample, unit: 1, stride: Some(columns_number) };
+        let column = Term { of: Coordinate::Channel, unit: 1, stride: None };
         let count = self.count(Axes::NONE, Axes::NONE);
         let team = if is_single { self.workgroup } else { team(self.workgroup, columns, rows, 4) };
         let mut walk = Walk::new([samples, channels, positions], team, true);
         for (register, &(id, offset)) in sums.iter().enumerate() {
-            let offset = self.number(offset);
+            let offset = Some(self.number(offset));
             walk.element_ops.push((register, Op::Given(given, Index { offset, terms: vec![row, column] })));
             let (mut result, publishes) = self.result(id, Statistic::Sum, Part::Value, Placement::default(), is_single);
             // The channel of the walk is the slot.

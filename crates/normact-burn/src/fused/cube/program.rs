@@ -112,11 +112,11 @@ pub(super) enum Op {
     Centered(usize, usize, usize),
 }
 
-/// The place of an element in a buffer: a number, and for each term a coordinate divided by its unit
-/// times a number.
+/// The place of an element in a buffer: a number, if it is not 0, and for each term a coordinate divided by its unit
+/// times a number, if that is not 1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Index {
-    pub(super) offset: usize,
+    pub(super) offset: Option<usize>,
     pub(super) terms: Vec<Term>,
 }
 
@@ -124,7 +124,7 @@ pub(super) struct Index {
 pub(super) struct Term {
     pub(super) of: Coordinate,
     pub(super) unit: usize,
-    pub(super) stride: usize,
+    pub(super) stride: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
