@@ -229,9 +229,9 @@ fn run<T: Float, S: Float, N: Size, M: Size>(
     #[comptime] walk: Walk,
 ) {
     let lanes = comptime!(walk.lanes);
-    let samples = extent(&buffers.numbers, block.samples, walk.samples);
-    let channels = extent(&buffers.numbers, block.channels, walk.channels);
-    let positions = extent(&buffers.numbers, block.positions, walk.positions) / lanes;
+    let samples = extent(&buffers.numbers, block, block.samples, walk.samples);
+    let channels = extent(&buffers.numbers, block, block.channels, walk.channels);
+    let positions = extent(&buffers.numbers, block, block.positions, walk.positions) / lanes;
     let (sample_slots, channel_slots, position_slots) =
         (slots(samples, walk.samples), slots(channels, walk.channels), slots(positions, walk.positions));
     let (samples, channels, positions) =
@@ -763,9 +763,10 @@ fn combine(
 }
 
 #[cube]
-fn extent(numbers: &Registry<usize, usize>, of_block: usize, #[comptime] span: Span) -> usize {
+fn extent(numbers: &Registry<usize, usize>, block: &Block, of_block: usize, #[comptime] span: Span) -> usize {
     match span.extent {
         Extent::Block => of_block,
+        Extent::BlockOfRows => block.channels * block.positions,
         Extent::Number(index) => numbers.find(index),
     }
 }

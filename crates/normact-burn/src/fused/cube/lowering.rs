@@ -501,6 +501,7 @@ impl<'a> Code<'a> {
         let rounds = |walk: &Walk| {
             let extent = |span: Span, of_block: usize| match span.extent {
                 Extent::Block => of_block,
+                Extent::BlockOfRows => self.blocks.size[1] * self.blocks.size[2],
                 Extent::Number(number) => self.numbers[number],
             };
             let [samples, channels, positions] = self.blocks.size;
@@ -742,6 +743,7 @@ impl<'a> Code<'a> {
             };
             walk.writes.push(Write { value: registers[&id], target, index });
         }
+        self.flatten(&mut walk);
         self.use_lanes(&mut walk, from, to);
         self.walks.push(walk);
     }
@@ -793,6 +795,24 @@ impl<'a> Code<'a> {
                 }
                 self.walks.push(walk);
             }
+        }
+    }
+
+    /// Makes one axis of channels and positions, which lie side by side in memory, where a walk visits both and
+    /// nothing varies along one of them alone.
+    fn flatten(&self, walk: &mut Walk) {
+        let both = [walk.channels, walk.positions].into_iter().all(|span| span.kind == SpanKind::Elements);
+        let varies = |index: &Index| {
+            index.terms.iter().any(|term| matches!(term.of, Coordinate::Channel | Coordinate::Position))
+        };
+        let is_flat = walk.element_ops.iter().all(|(_, op)| match op {
+            Op::Small(_, index) | Op::Given(_, index) | Op::Own(_, index) => !varies(index),
+            _ => true,
+        });
+        let is_full = walk.writes.iter().all(|write| write.target == Target::Full);
+        if both && is_flat && is_full && self.blocks.size[2] == self.sizes.positions {
+            walk.channels.kind = SpanKind::One;
+            walk.positions.extent = Extent::BlockOfRows;
         }
     }
 

@@ -87,6 +87,8 @@ pub(super) enum SpanKind {
 pub(super) enum Extent {
     /// The block's.
     Block,
+    /// The block's channels times its positions.
+    BlockOfRows,
     /// The number with that index.
     Number(usize),
 }
