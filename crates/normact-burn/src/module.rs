@@ -191,6 +191,8 @@ impl NormAct {
     fn forward_fused<const D: usize>(&self, x: Tensor<D>, mode: Mode) -> Tensor<D> {
         let (format, device) = (x.dtype(), x.device());
         let x = if fused::reads(&device, format) { x } else { x.cast(DType::F32) };
+        // As in any graph, what is not read gets no gradient.
+        let x = if self.prepared.depends_on_input() { x } else { x.detach() };
         let params: Vec<Tensor<1>> = self.params.iter().map(|param| param.val()).collect();
         let running: Vec<Tensor<1>> = self.running.iter().map(|running| on(running.value(), &device)).collect();
         let mut formats = params.iter().chain(&running).map(|tensor| tensor.dtype());

@@ -20,6 +20,8 @@ pub(crate) struct Prepared {
     pub(crate) on_gpu: Cache<(Mode, Sizes, cube::Wanted), cube::Compiled>,
     /// Whether it was said that the layer runs operation by operation.
     fallback_is_told: Once,
+    /// Whether the output depends on the input.
+    depends_on_input: bool,
     /// How often each node is read in training.
     training_reads: Vec<usize>,
     /// The same in evaluation, where batch statistics do not read their operand.
@@ -38,6 +40,7 @@ impl Prepared {
         let buffers = Buffers::of(&layer.dag);
         let training_reads = reads(&layer.dag, &buffers, Mode::Training);
         let evaluation_reads = reads(&layer.dag, &buffers, Mode::Evaluation);
+        let depends_on_input = layer.dag.depends_on_input()[layer.dag.output().index()];
         Ok(Self {
             layer,
             channels,
@@ -45,6 +48,7 @@ impl Prepared {
             on_cpu: Cache::new(),
             on_gpu: Cache::new(),
             fallback_is_told: Once::new(),
+            depends_on_input,
             training_reads,
             evaluation_reads,
         })
@@ -54,6 +58,11 @@ impl Prepared {
     pub(crate) fn tell_fallback(&self, reason: &str) {
         let name = &self.layer.name;
         self.fallback_is_told.call_once(|| log::warn!("layer `{name}` runs operation by operation, since {reason}"));
+    }
+
+    /// Whether the output depends on the input, be it by its shape alone.
+    pub(crate) fn depends_on_input(&self) -> bool {
+        self.depends_on_input
     }
 
     /// How often each node is read.

@@ -2,13 +2,14 @@
 
 use std::num::NonZeroU32;
 
+use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
-use normact_ir::{Groups, IndexSet, Inputs, Layer, Mode, Moment, Prim, Shape, evaluate};
+use normact_ir::{Extent, Groups, IndexSet, Inputs, Layer, Mode, Moment, Prim, Shape, evaluate};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::devices::devices;
-use crate::layers::{affine, evonorm_b0, layer, moment, normalized};
+use crate::layers::{affine, evonorm_b0, layer, moment, normalized, param};
 use crate::reference::{self, Subject, numbers};
 use crate::ways::{Way, ways};
 
@@ -208,6 +209,26 @@ fn a_result_that_does_not_vary_is_repeated() {
                 agrees(&mean, dims, &random(dims, 0.0, 6), &way, FloatDType::F32, 1e-6);
             }
         }
+    }
+}
+
+/// As in any graph: what is not read gets no gradient, and need not be computed for every element.
+#[test]
+fn a_result_that_does_not_depend_on_the_input_leaves_it_without_a_gradient() {
+    let unread = layer("unread", |builder| {
+        let gamma = param(builder, "gamma", Extent::PerChannel, 1.5);
+        let root = moment(builder, Moment::Rms, IndexSet::Batch, 1e-5, gamma);
+        builder.binary(Prim::Mul, gamma, root)
+    });
+    for way in ways() {
+        for dims in [&[3, 4][..], &[2, 6, 5], &[2, 4, 1, 3, 2]] {
+            agrees(&unread, dims, &random(dims, 0.0, 6), &way, FloatDType::F32, 1e-6);
+        }
+        let device = way.device.clone().autodiff();
+        let x = Tensor::<3>::ones([2, 6, 5], &device).require_grad();
+        let y = way.module(&unread, 6).train().forward(x.clone());
+        assert_eq!(y.dims(), [2, 6, 5]);
+        assert!(x.grad(&y.sum().backward()).is_none(), "{way:?}");
     }
 }
 

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use normact_ir::{Axes, Channels};
-use normact_plan::graph::Graph;
+use normact_plan::graph::{Graph, ValueId};
 use normact_plan::{Schedule, Sizes};
 
 /// How a device runs threads.
@@ -70,26 +70,39 @@ pub(super) struct Blocks {
 
 impl Blocks {
     pub(super) fn new(graph: &Graph, schedule: &Schedule, sizes: Sizes, threads: Threads) -> Self {
-        let blocks = Self::of(graph, schedule, sizes, BLOCK);
+        let blocks = Self::of(graph, schedule, schedule.cut, sizes, BLOCK);
         let elements: usize = blocks.size.iter().product();
         Self { workgroup: workgroup(elements, blocks.count.iter().product(), threads), ..blocks }
     }
 
     /// Blocks for single threads, if there are enough for all that a device runs at a time, or each is quick.
     pub(super) fn alone(graph: &Graph, schedule: &Schedule, sizes: Sizes, threads: Threads) -> Option<Self> {
+        Self::cut_for_threads(graph, schedule, schedule.cut, sizes, threads)
+    }
+
+    /// The same of whole channels, where all sums across blocks are of one: so no sums are left for a second kernel.
+    pub(super) fn whole_channels(graph: &Graph, schedule: &Schedule, sizes: Sizes, threads: Threads) -> Option<Self> {
+        let is_by_channel = |&id: &ValueId| graph.axes(id).channels == Channels::All;
+        let is_possible = schedule.cut.channels == Channels::All
+            && !schedule.across.is_empty()
+            && schedule.across.iter().chain(&schedule.after).all(is_by_channel);
+        let cut = Axes { samples: false, positions: false, ..schedule.cut };
+        is_possible.then(|| Self::cut_for_threads(graph, schedule, cut, sizes, threads)).flatten()
+    }
+
+    fn cut_for_threads(graph: &Graph, schedule: &Schedule, cut: Axes, sizes: Sizes, threads: Threads) -> Option<Self> {
         let Threads::Cpu { cores, vector } = threads else { return None };
         let at_a_time = cores * vector;
         let worth = sizes.elements() / (at_a_time * BLOCKS_OF_THREAD);
         let worth = worth.clamp(*BLOCK_OF_THREAD.start(), *BLOCK_OF_THREAD.end());
-        let blocks = Self { alone: true, workgroup: vector, ..Self::of(graph, schedule, sizes, worth) };
+        let blocks = Self { alone: true, workgroup: vector, ..Self::of(graph, schedule, cut, sizes, worth) };
         let elements: usize = blocks.size.iter().product();
         let least = if elements <= QUICK_BLOCK { 1 } else { at_a_time };
         (least..=MOST_ALONE).contains(&blocks.count.iter().product()).then_some(blocks)
     }
 
     /// Blocks of about `worth` elements, if reductions do not need larger ones.
-    fn of(graph: &Graph, schedule: &Schedule, sizes: Sizes, worth: usize) -> Self {
-        let mut cut = schedule.cut;
+    fn of(graph: &Graph, schedule: &Schedule, mut cut: Axes, sizes: Sizes, worth: usize) -> Self {
         // A sum across blocks has whole groups in a block.
         for &id in &schedule.across {
             if let (to @ Channels::Groups(_), have) = (graph.axes(id).channels, cut.channels) {

@@ -62,26 +62,35 @@ pub(super) fn lower(
         &unread
     };
     let graph = &plan.joint.graph;
+    // What is the same for all samples and positions is computed once.
+    let output = graph.axes(plan.joint.output);
+    let reads_nothing = plan.forward.passes.iter().all(|pass| pass.reductions.is_empty());
+    let is_repeated = reads_nothing && !output.samples && !output.positions;
+    let of_forward = if is_repeated { Sizes { samples: 1, positions: 1, ..sizes } } else { sizes };
     let setting = Setting {
         graph,
         centers: &centers(graph),
         params: &params,
         running: &running,
         sizes,
+        counted: sizes,
         lanes: 1,
         threads: wanted.threads,
     };
-    let pass = |schedule: &Schedule, finals: &[(Option<ValueId>, Axes)], kept: &Placed| {
+    let pass = |schedule: &Schedule, sizes: Sizes, finals: &[(Option<ValueId>, Axes)], kept: &Placed| {
+        let setting = Setting { sizes, ..setting };
         let together = Blocks::new(graph, schedule, sizes, wanted.threads);
         let lanes = Setting { lanes: wanted.lanes, ..setting };
         let vectors = || lanes.schedule(schedule, together, finals, kept);
+        let channels = || Blocks::whole_channels(graph, schedule, sizes, wanted.threads);
+        let channels = || setting.schedule(schedule, channels()?, finals, kept);
         let alone = || setting.schedule(schedule, Blocks::alone(graph, schedule, sizes, wanted.threads)?, finals, kept);
         let elements = || setting.schedule(schedule, together, finals, kept);
-        let first = if wanted.lanes > 1 { vectors() } else { alone() };
+        let first = if wanted.lanes > 1 { vectors() } else { channels().or_else(alone) };
         first.or_else(elements).expect("single elements are always possible")
     };
-    let forward = pass(&plan.forward, &updates, &HashMap::new());
-    let backward = pass(backward, &gradients, &forward.exported);
+    let forward = pass(&plan.forward, of_forward, &updates, &HashMap::new());
+    let backward = pass(backward, sizes, &gradients, &forward.exported);
     [forward, backward]
 }
 
@@ -129,7 +138,9 @@ struct Setting<'a> {
     centers: &'a [bool],
     params: &'a [Axes],
     running: &'a [Axes],
+    /// The sizes of the tensors of a pass, and those that statistics are of.
     sizes: Sizes,
+    counted: Sizes,
     lanes: usize,
     threads: Threads,
 }
@@ -266,7 +277,7 @@ impl<'a> Setting<'a> {
                 code.small(&schedule.after, &homes);
             }
             code.finals(finals);
-            return Some(Lowered { blocks: code.kernel()?, finish: None, exported, finals: lengths });
+            return Some(Lowered { blocks: code.kernel()?, finish: None, sizes, exported, finals: lengths });
         }
 
         // Sums of as many columns in one walk.
@@ -309,7 +320,7 @@ impl<'a> Setting<'a> {
         let nowhere = |id: ValueId| self.parts(id).map(|part| (part, Placement::default())).collect();
         finish.small(&schedule.after, &nowhere);
         finish.finals(finals);
-        Some(Lowered { blocks: code.kernel()?, finish: Some(finish.kernel()?), exported, finals: lengths })
+        Some(Lowered { blocks: code.kernel()?, finish: Some(finish.kernel()?), sizes, exported, finals: lengths })
     }
 }
 
@@ -556,7 +567,7 @@ impl<'a> Code<'a> {
         if let Some(&index) = self.known_counts.get(&(of, per)) {
             return index;
         }
-        self.counts.push(self.sizes.count(of, per) as f32);
+        self.counts.push(self.setting.counted.count(of, per) as f32);
         self.known_counts.insert((of, per), self.counts.len() - 1);
         self.counts.len() - 1
     }

@@ -8,7 +8,9 @@ mod program;
 
 use std::sync::Arc;
 
+use burn::backend::Backend;
 use burn::backend::cubecl::dtype_to_elem_type;
+use burn::backend::tensor::FloatTensor;
 use burn::tensor::{DType, Shape};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
@@ -65,7 +67,9 @@ impl Compiled {
         if self.elements > u32::MAX as usize {
             return Some("its input has 2^32 elements or more, and kernels count in 32 bits".to_owned());
         }
-        let blocks = self.forward.blocks.blocks.min(self.backward.blocks.blocks);
+        let full_size =
+            [&self.forward, &self.backward].into_iter().filter(|pass| pass.sizes.elements() == self.elements);
+        let blocks = full_size.map(|pass| pass.blocks.blocks).min().unwrap_or(FEW_BLOCKS);
         if blocks < FEW_BLOCKS && self.elements > SMALL {
             return Some(format!(
                 "its statistics are of so many elements that {blocks} workgroup(s) would do all the work"
@@ -146,11 +150,17 @@ impl FusedLayer for CubeBackend {
         let x = into_contiguous(x);
         let sizes = sizes(x.meta.shape());
         let compiled = compiled(&spec, sizes, Wanted::all(&spec, sizes, &x.client, x.dtype));
-        let y = empty(&x, x.meta.shape().clone(), x.dtype);
+        let shape = x.meta.shape().clone();
+        let is_repeated = compiled.forward.sizes != sizes;
+        let ones = |shape: &Shape| {
+            Shape::from_iter(shape.iter().enumerate().map(|(axis, &size)| if axis == 1 { size } else { 1 }))
+        };
+        let y = empty(&x, if is_repeated { ones(&shape) } else { shape.clone() }, x.dtype);
         let tensors =
             Tensors { params: contiguous(params), running: contiguous(running), x, dy: None, kept: None, full: y };
         let (kept, updates) = tensors.run(&compiled.forward);
-        (tensors.full, kept, updates.into_iter().flatten().collect())
+        let y = if is_repeated { expanded::<Self>(tensors.full, shape) } else { tensors.full };
+        (y, kept, updates.into_iter().flatten().collect())
     }
 
     fn layer_backward(
@@ -188,6 +198,11 @@ impl FusedLayer for CubeBackend {
         let gradients = gradients.collect();
         (tensors.full, gradients)
     }
+}
+
+/// The same elements for every index of axes of which there is one.
+fn expanded<B: Backend>(tensor: FloatTensor<B>, shape: Shape) -> FloatTensor<B> {
+    B::float_expand(tensor, shape)
 }
 
 fn contiguous(slots: Slots<CubeBackend>) -> Vec<CubeTensor> {

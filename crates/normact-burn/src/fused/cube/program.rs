@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 
 use normact_ir::Prim;
+use normact_plan::Sizes;
 use normact_plan::graph::{Statistic, ValueId};
 
 /// Indices of the numbers that every program reads.
@@ -355,6 +356,8 @@ pub(super) struct Lowered {
     pub(super) blocks: Kernel,
     /// Adds up what the blocks have in common.
     pub(super) finish: Option<Kernel>,
+    /// The sizes of the full-size result: those of the input, or of one element of each channel that is repeated.
+    pub(super) sizes: Sizes,
     /// Where the parts of exported reductions are.
     pub(super) exported: HashMap<(ValueId, Part), usize>,
     /// The length of each final value that is written.
