@@ -212,6 +212,41 @@ fn a_result_that_does_not_vary_is_repeated() {
     }
 }
 
+/// Sums along several axes in one pass over blocks that share channels, and a sum beside a mean of the same.
+#[test]
+fn sums_of_several_shapes_agree_at_sizes_that_networks_have() {
+    let swish = layer("swish", |builder| {
+        let x = builder.input();
+        let scaled = affine(builder, x);
+        let slope = param(builder, "slope", Extent::Scalar, 0.7);
+        let steep = builder.binary(Prim::Mul, slope, scaled);
+        let gate = builder.unary(Prim::Sigmoid, steep);
+        builder.binary(Prim::Mul, scaled, gate)
+    });
+    let centered = layer("centered", |builder| {
+        let x = builder.input();
+        let mean = moment(builder, Moment::Mean, IndexSet::Batch, 0.0, x);
+        let minus = builder.unary(Prim::Neg, mean);
+        let difference = builder.binary(Prim::Add, x, minus);
+        affine(builder, difference)
+    });
+    let shifted = layer("shifted", |builder| {
+        let x = builder.input();
+        let mean = moment(builder, Moment::Mean, IndexSet::Batch, 0.0, x);
+        let minus = builder.unary(Prim::Neg, mean);
+        let difference = builder.binary(Prim::Add, x, minus);
+        let beta = param(builder, "beta", Extent::PerChannel, 0.1);
+        builder.binary(Prim::Add, difference, beta)
+    });
+    for way in ways() {
+        for layer in [&swish, &centered, &shifted] {
+            for dims in [&[32, 40, 3, 3][..], &[96, 48], &[4, 16, 8, 8], &[40, 4, 5]] {
+                agrees(layer, dims, &random(dims, 0.0, 6), &way, FloatDType::F32, 5e-6);
+            }
+        }
+    }
+}
+
 /// As in any graph: what is not read gets no gradient, and need not be computed for every element.
 #[test]
 fn a_result_that_does_not_depend_on_the_input_leaves_it_without_a_gradient() {

@@ -398,7 +398,8 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
                     let squares = values[comptime!(2 * number + 1)];
                     values[comptime!(2 * number + 1)] =
                         squares + (sums_of_thread.squares[number].extract(0usize) + between);
-                } else {
+                }
+                if comptime!(walk.accumulate[sum].is_added_up()) {
                     totals[sum] = totals[sum] + sums_of_thread.parts[sum].extract(0usize);
                 }
             }
@@ -492,10 +493,10 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
                 Statistic::Mean => {
                     if comptime!(is_moments && walk.is_alone()) {
                         let shift = sums_of_thread.shifts[number].extract(0usize);
-                        let mean = shift + values[comptime!(2 * number)];
+                        let (mean, low) = in_two_parts(shift, values[comptime!(2 * number)]);
                         match result.part {
                             Part::Value => mean,
-                            Part::Low => (shift - mean) + values[comptime!(2 * number)],
+                            Part::Low => low,
                         }
                     } else if comptime!(is_moments) {
                         let rough = total / count;
@@ -652,9 +653,10 @@ fn one_element<T: Float, S: Float, N: Size, M: Size>(
             sums_of_thread.shifts[number] = shift;
             sums_of_thread.means[number] = moved;
             sums_of_thread.squares[number] = sums_of_thread.squares[number] + distance * (difference - moved);
-        } else if comptime!(accumulate.is_square()) {
+        }
+        if comptime!(accumulate.is_square()) {
             sums_of_thread.parts[sum] = sums_of_thread.parts[sum] + value * value;
-        } else {
+        } else if comptime!(accumulate.is_added_up()) {
             sums_of_thread.parts[sum] = sums_of_thread.parts[sum] + value;
         }
     }
@@ -674,6 +676,16 @@ fn one_element<T: Float, S: Float, N: Size, M: Size>(
             }
         }
     }
+}
+
+/// A sum, and what its rounding has lost.
+#[cube]
+fn in_two_parts(a: f32, b: f32) -> (f32, f32) {
+    let is_larger = a.abs() >= b.abs();
+    let larger = select(is_larger, a, b);
+    let smaller = select(is_larger, b, a);
+    let sum = larger + smaller;
+    (sum, (larger - sum) + smaller)
 }
 
 /// The sum of a vector's lanes.

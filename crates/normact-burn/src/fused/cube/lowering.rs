@@ -233,7 +233,7 @@ impl<'a> Setting<'a> {
             // A sum over the slots of another one begins with sums of these: one walk has them all.
             let by_parts = |code: &Code, reduction: &Reduction| {
                 let shape = shape_of(code, reduction);
-                let is_part = |&fine: &Axes| fine != shape && code.can_begin_with(fine, shape);
+                let is_part = |&fine: &Axes| fine != shape && code.can_begin_with(fine, reduction.to);
                 let is_center = |id: ValueId| self.centers[id.index()];
                 let is_sum = matches!(reduction.kind, Kind::Sum { .. }) && !reduction.kind.results().any(is_center);
                 shapes.iter().copied().find(is_part).filter(|_| is_sum)
@@ -759,10 +759,16 @@ impl<'a> Code<'a> {
         self.walks.push(walk);
     }
 
-    /// Whether sums along `to` may begin with sums along `parts`, which have enough elements each.
+    /// Whether sums along `to` may begin with sums along `parts`, which have enough elements each, and of which no
+    /// other block has the same.
     fn can_begin_with(&self, parts: Axes, to: Axes) -> bool {
         let slots: usize = self.sizes.slots(parts).iter().product();
-        parts.union(to) == parts
+        let [sample_blocks, channel_blocks, position_blocks] = self.blocks.count;
+        let has_block = (sample_blocks == 1 || parts.samples)
+            && (channel_blocks == 1 || parts.channels == Channels::All)
+            && position_blocks == 1;
+        has_block
+            && parts.union(to) == parts
             && !matches!(parts.channels, Channels::Groups(_))
             && !parts.positions
             && self.sizes.elements() >= ELEMENTS_OF_PART * slots

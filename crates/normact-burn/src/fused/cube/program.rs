@@ -259,6 +259,12 @@ impl Accumulate {
         self.results.iter().any(|result| result.statistic == Statistic::Variance || result.part == Part::Low)
     }
 
+    /// Whether the values, or their squares, are added up as they are: a sum beside moments is closer than what
+    /// follows from the mean.
+    pub(super) fn is_added_up(&self) -> bool {
+        !self.is_moments() || self.results.iter().any(|result| result.statistic == Statistic::Sum)
+    }
+
     pub(super) fn is_square(&self) -> bool {
         self.results.iter().any(|result| result.statistic == Statistic::MeanSquare)
     }
