@@ -328,9 +328,7 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
 ) {
     let fixed = comptime!(walk.slot_ops.clone());
     evaluate::<T, S, N, M>(buffers, registers, &visit.at, fixed);
-    let lanes = comptime!(walk.lanes);
     let sums = comptime!(walk.accumulate.len());
-    let team = comptime!(walk.team);
     let size = visit.samples * visit.channels * visit.positions;
     let first = select(visit.is_slot, visit.lane, size);
     let moments = comptime!(walk.moments());
@@ -348,133 +346,32 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
     for number in 0..moments.len() {
         sums_of_thread.shifts[number] = Vector::new(0.0f32);
     }
-    let varies = comptime!([walk.samples, walk.channels, walk.positions].map(Span::has_elements));
     if comptime!(walk.is_alone()) {
-        #[unroll]
-        for sum in 0..sums {
-            totals[sum] = 0.0f32;
-        }
-        #[unroll]
-        for number in 0..combined {
-            values[number] = 0.0f32;
-        }
-        let mut element = first;
-        let mut sample = 0usize;
-        let mut channel = 0usize;
-        let mut position = 0usize;
-        let mut counted = 0.0f32;
-        while element < size {
-            clear::<M>(&mut sums_of_thread, sums, comptime!(moments.len()));
-            let end = if comptime!(walk.has_elements() && sums > 0) { min(element + RUN, size) } else { size };
-            let from = Progress { element, sample, channel, position, seen: 0.0f32 };
-            let step = next_to(varies);
-            let to = elements_until::<T, S, N, M>(
-                buffers,
-                registers,
-                &mut sums_of_thread,
-                visit,
-                first,
-                &from,
-                &step,
-                end,
-                comptime!(walk.clone()),
-            );
-            element = to.element;
-            sample = to.sample;
-            channel = to.channel;
-            position = to.position;
-            let all = counted + to.seen;
-            #[unroll]
-            for sum in 0..sums {
-                let moment = comptime!(moments.iter().position(|&moment| moment == sum));
-                if comptime!(moment.is_some()) {
-                    // Two sets of moments as one, by Chan's formulas.
-                    let number = comptime!(moment.unwrap_or(0));
-                    let share = to.seen / all;
-                    let mean = values[comptime!(2 * number)];
-                    let distance = sums_of_thread.means[number].extract(0usize) - mean;
-                    let between = distance * (distance * (counted * share));
-                    values[comptime!(2 * number)] = mean + distance * share;
-                    let squares = values[comptime!(2 * number + 1)];
-                    values[comptime!(2 * number + 1)] =
-                        squares + (sums_of_thread.squares[number].extract(0usize) + between);
-                }
-                if comptime!(walk.accumulate[sum].is_added_up()) {
-                    totals[sum] = totals[sum] + sums_of_thread.parts[sum].extract(0usize);
-                }
-            }
-            counted = all;
-        }
-    } else {
-        clear::<M>(&mut sums_of_thread, sums, comptime!(moments.len()));
-        let start = cursor(visit, first, comptime!(walk.clone()));
-        let step = cursor(visit, team.runtime(), comptime!(walk.clone()));
-        let from = Progress {
-            element: first,
-            sample: start.sample,
-            channel: start.channel,
-            position: start.position,
-            seen: 0.0f32,
-        };
-        let to = elements_until::<T, S, N, M>(
+        sum_alone::<T, S, N, M>(
             buffers,
             registers,
             &mut sums_of_thread,
+            &mut totals,
+            &mut values,
             visit,
             first,
-            &from,
-            &step,
             size,
             comptime!(walk.clone()),
         );
-        let seen = to.seen;
-        // The sums of the slot; with moments, in a second phase, every lane's moments around the common mean. The
-        // first sum of those would be 0 without rounding, and corrects for it. One loop has the code of both.
-        if comptime!(sums > 0) {
-            #[unroll]
-            for sum in 0..combined {
-                values[sum] = 0.0f32;
-            }
-            let zero = Vector::<f32, M>::new(0.0f32);
-            let radix = buffers.numbers.find(number::RADIX);
-            let phases = if comptime!(moments.is_empty()) { 1usize.runtime() } else { radix - comptime!(RADIX - 2) };
-            for phase in 0..phases {
-                if phase == 0usize {
-                    #[unroll]
-                    for sum in 0..sums {
-                        let moment = comptime!(moments.iter().position(|&moment| moment == sum));
-                        if comptime!(moment.is_some()) {
-                            let number = comptime!(moment.unwrap_or(0));
-                            let mean = sums_of_thread.shifts[number] + sums_of_thread.means[number];
-                            values[sum] = seen * across_lanes(mean, lanes);
-                        } else {
-                            values[sum] = across_lanes(sums_of_thread.parts[sum], lanes);
-                        }
-                    }
-                } else {
-                    #[unroll]
-                    for number in 0..moments.len() {
-                        let accumulate = comptime!(walk.accumulate[moments[number]].clone());
-                        let mean = totals[comptime!(moments[number])] / buffers.counts.find(accumulate.count);
-                        let distance =
-                            (sums_of_thread.shifts[number] - Vector::new(mean)) + sums_of_thread.means[number];
-                        let distance = select(seen > 0.0f32, distance, zero);
-                        let drift = Vector::new(seen) * distance;
-                        values[comptime!(2 * number)] = across_lanes(drift, lanes);
-                        values[comptime!(2 * number + 1)] =
-                            across_lanes(sums_of_thread.squares[number] + drift * distance, lanes);
-                    }
-                }
-                let slots_first = comptime!(walk.slots_first);
-                combine(shared, &mut values, visit.lane, visit.row, radix, combined, workgroup, team, slots_first);
-                if phase == 0usize {
-                    #[unroll]
-                    for sum in 0..sums {
-                        totals[sum] = values[sum];
-                    }
-                }
-            }
-        }
+    } else {
+        sum_together::<T, S, N, M>(
+            buffers,
+            registers,
+            shared,
+            &mut sums_of_thread,
+            &mut totals,
+            &mut values,
+            visit,
+            first,
+            size,
+            workgroup,
+            comptime!(walk.clone()),
+        );
     }
 
     let mut results = Registry::<usize, f32>::new();
@@ -544,6 +441,174 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
                     let place = place(&buffers.numbers, &visit.at, index);
                     let own = buffers.own.index_mut(own);
                     own[place] = value;
+                }
+            }
+        }
+    }
+}
+
+/// Visits the elements of a slot that a thread has to itself, and gives their sums and, two numbers for each, their
+/// moments: the mean, less the first element, and the squared distances from it.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn sum_alone<T: Float, S: Float, N: Size, M: Size>(
+    buffers: &mut Buffers<T, S, N>,
+    registers: &mut Registry<usize, Vector<f32, M>>,
+    sums_of_thread: &mut Sums<M>,
+    totals: &mut Array<f32>,
+    values: &mut Array<f32>,
+    visit: &Visit,
+    first: usize,
+    size: usize,
+    #[comptime] walk: Walk,
+) {
+    let sums = comptime!(walk.accumulate.len());
+    let moments = comptime!(walk.moments());
+    let combined = comptime!(sums.max(2 * moments.len()));
+    let varies = comptime!([walk.samples, walk.channels, walk.positions].map(Span::has_elements));
+    #[unroll]
+    for sum in 0..sums {
+        totals[sum] = 0.0f32;
+    }
+    #[unroll]
+    for number in 0..combined {
+        values[number] = 0.0f32;
+    }
+    let mut element = first;
+    let mut sample = 0usize;
+    let mut channel = 0usize;
+    let mut position = 0usize;
+    let mut counted = 0.0f32;
+    while element < size {
+        clear::<M>(sums_of_thread, sums, comptime!(moments.len()));
+        let end = if comptime!(walk.has_elements() && sums > 0) { min(element + RUN, size) } else { size };
+        let from = Progress { element, sample, channel, position, seen: 0.0f32 };
+        let step = next_to(varies);
+        let to = elements_until::<T, S, N, M>(
+            buffers,
+            registers,
+            sums_of_thread,
+            visit,
+            first,
+            &from,
+            &step,
+            end,
+            comptime!(walk.clone()),
+        );
+        element = to.element;
+        sample = to.sample;
+        channel = to.channel;
+        position = to.position;
+        let all = counted + to.seen;
+        #[unroll]
+        for sum in 0..sums {
+            let moment = comptime!(moments.iter().position(|&moment| moment == sum));
+            if comptime!(moment.is_some()) {
+                // Two sets of moments as one, by Chan's formulas.
+                let number = comptime!(moment.unwrap_or(0));
+                let share = to.seen / all;
+                let mean = values[comptime!(2 * number)];
+                let distance = sums_of_thread.means[number].extract(0usize) - mean;
+                let between = distance * (distance * (counted * share));
+                values[comptime!(2 * number)] = mean + distance * share;
+                let squares = values[comptime!(2 * number + 1)];
+                values[comptime!(2 * number + 1)] =
+                    squares + (sums_of_thread.squares[number].extract(0usize) + between);
+            }
+            if comptime!(walk.accumulate[sum].is_added_up()) {
+                totals[sum] = totals[sum] + sums_of_thread.parts[sum].extract(0usize);
+            }
+        }
+        counted = all;
+    }
+}
+
+/// Visits the elements of a slot that threads share, and gives each of them the sums of all and, two numbers for each,
+/// the moments around the common mean: the distances from it, which would be 0 without rounding, and their squares.
+#[cube]
+#[allow(clippy::too_many_arguments)]
+fn sum_together<T: Float, S: Float, N: Size, M: Size>(
+    buffers: &mut Buffers<T, S, N>,
+    registers: &mut Registry<usize, Vector<f32, M>>,
+    shared: &mut Shared<[f32]>,
+    sums_of_thread: &mut Sums<M>,
+    totals: &mut Array<f32>,
+    values: &mut Array<f32>,
+    visit: &Visit,
+    first: usize,
+    size: usize,
+    #[comptime] workgroup: usize,
+    #[comptime] walk: Walk,
+) {
+    let lanes = comptime!(walk.lanes);
+    let sums = comptime!(walk.accumulate.len());
+    let team = comptime!(walk.team);
+    let moments = comptime!(walk.moments());
+    let combined = comptime!(sums.max(2 * moments.len()));
+    clear::<M>(sums_of_thread, sums, comptime!(moments.len()));
+    let start = cursor(visit, first, comptime!(walk.clone()));
+    let step = cursor(visit, team.runtime(), comptime!(walk.clone()));
+    let from = Progress {
+        element: first,
+        sample: start.sample,
+        channel: start.channel,
+        position: start.position,
+        seen: 0.0f32,
+    };
+    let to = elements_until::<T, S, N, M>(
+        buffers,
+        registers,
+        sums_of_thread,
+        visit,
+        first,
+        &from,
+        &step,
+        size,
+        comptime!(walk.clone()),
+    );
+    let seen = to.seen;
+    // The sums of the slot; with moments, in a second phase, every lane's moments around the common mean. The
+    // first sum of those would be 0 without rounding, and corrects for it. One loop has the code of both.
+    if comptime!(sums > 0) {
+        #[unroll]
+        for sum in 0..combined {
+            values[sum] = 0.0f32;
+        }
+        let zero = Vector::<f32, M>::new(0.0f32);
+        let radix = buffers.numbers.find(number::RADIX);
+        let phases = if comptime!(moments.is_empty()) { 1usize.runtime() } else { radix - comptime!(RADIX - 2) };
+        for phase in 0..phases {
+            if phase == 0usize {
+                #[unroll]
+                for sum in 0..sums {
+                    let moment = comptime!(moments.iter().position(|&moment| moment == sum));
+                    if comptime!(moment.is_some()) {
+                        let number = comptime!(moment.unwrap_or(0));
+                        let mean = sums_of_thread.shifts[number] + sums_of_thread.means[number];
+                        values[sum] = seen * across_lanes(mean, lanes);
+                    } else {
+                        values[sum] = across_lanes(sums_of_thread.parts[sum], lanes);
+                    }
+                }
+            } else {
+                #[unroll]
+                for number in 0..moments.len() {
+                    let accumulate = comptime!(walk.accumulate[moments[number]].clone());
+                    let mean = totals[comptime!(moments[number])] / buffers.counts.find(accumulate.count);
+                    let distance = (sums_of_thread.shifts[number] - Vector::new(mean)) + sums_of_thread.means[number];
+                    let distance = select(seen > 0.0f32, distance, zero);
+                    let drift = Vector::new(seen) * distance;
+                    values[comptime!(2 * number)] = across_lanes(drift, lanes);
+                    values[comptime!(2 * number + 1)] =
+                        across_lanes(sums_of_thread.squares[number] + drift * distance, lanes);
+                }
+            }
+            let slots_first = comptime!(walk.slots_first);
+            combine(shared, values, visit.lane, visit.row, radix, combined, workgroup, team, slots_first);
+            if phase == 0usize {
+                #[unroll]
+                for sum in 0..sums {
+                    totals[sum] = values[sum];
                 }
             }
         }
