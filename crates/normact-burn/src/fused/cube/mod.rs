@@ -6,7 +6,7 @@ mod lowering;
 mod math;
 mod program;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use burn::backend::Backend;
 use burn::backend::cubecl::dtype_to_elem_type;
@@ -40,6 +40,10 @@ const LINE: usize = 1 << 15;
 
 /// Operations of a kernel; drivers take more than proportionally longer to compile more of them.
 const MOST_OPERATIONS: usize = 2000;
+
+/// The cores of this machine. To ask for them reads files, and takes longer than a launch.
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
 
 /// A layer lowered for one mode and one shape.
 #[derive(Debug)]
@@ -133,8 +137,7 @@ impl Wanted {
         let threads = if is_gpu || spec.lanes.is_some() || properties.hardware.plane_size_max > 16 {
             Threads::Gpu
         } else {
-            let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-            Threads::Cpu { cores, vector: power_of_two(properties.hardware.plane_size_max as usize) }
+            Threads::Cpu { cores: *CORES, vector: power_of_two(properties.hardware.plane_size_max as usize) }
         };
         Self { input_gradient: true, lanes: lanes.unwrap_or(1), threads }
     }
