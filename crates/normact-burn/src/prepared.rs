@@ -3,7 +3,7 @@
 use std::sync::Once;
 
 use normact_cpu::{Compiled, Lane};
-use normact_ir::{Buffers, Dag, Layer, Mode, Shape, ShapeError, check};
+use normact_ir::{Buffers, Dag, Layer, Mode, NodeId, Op, Shape, ShapeError, check};
 use normact_plan::Sizes;
 
 use crate::fused::{Cache, cube};
@@ -63,6 +63,13 @@ impl Prepared {
     /// Whether the output depends on the input, be it by its shape alone.
     pub(crate) fn depends_on_input(&self) -> bool {
         self.depends_on_input
+    }
+
+    /// Whether the output depends on a parameter, by its number.
+    pub(crate) fn depends_on_param(&self, mode: Mode, number: usize) -> bool {
+        let dag = &self.layer.dag;
+        let is_it = |id: NodeId| matches!(dag.op(id), Op::Param(param) if param.index() == number);
+        dag.ids().any(|id| is_it(id) && self.reads(mode)[id.index()] > 0)
     }
 
     /// How often each node is read.

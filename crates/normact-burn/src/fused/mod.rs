@@ -46,7 +46,7 @@ pub(crate) trait FusedLayer: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>, Vec<FloatTensor<Self>>);
 
     /// The gradient of `x`, of which the values mean nothing where `wants_input` is false, and then that of
-    /// each parameter.
+    /// each parameter, of which the values mean nothing where the layer does not read it.
     fn layer_backward(
         x: FloatTensor<Self>,
         #[extension_type] params: Slots<Self>,

@@ -3,13 +3,14 @@
 use std::num::NonZeroU32;
 
 use burn::module::Module;
+use burn::optim::GradientsParams;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use normact_ir::{Extent, Groups, IndexSet, Inputs, Layer, Mode, Moment, Prim, Shape, evaluate};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::devices::devices;
-use crate::layers::{affine, evonorm_b0, layer, moment, normalized, param};
+use crate::layers::{affine, evonorm_b0, layer, moment, normalized, param, scalar};
 use crate::reference::{self, Subject, numbers};
 use crate::ways::{Way, ways};
 
@@ -264,6 +265,31 @@ fn a_result_that_does_not_depend_on_the_input_leaves_it_without_a_gradient() {
         let y = way.module(&unread, 6).train().forward(x.clone());
         assert_eq!(y.dims(), [2, 6, 5]);
         assert!(x.grad(&y.sum().backward()).is_none(), "{way:?}");
+    }
+}
+
+/// The same of parameters: an optimizer leaves them alone, with weight decay too.
+#[test]
+fn a_parameter_that_is_not_read_gets_no_gradient() {
+    let partly_read = layer("partly_read", |builder| {
+        let gamma = param(builder, "gamma", Extent::PerChannel, 1.5);
+        param(builder, "unread", Extent::PerChannel, 1.0);
+        let idle = param(builder, "idle", Extent::Scalar, 1.0);
+        let zero = builder.constant(scalar(0.0));
+        let nothing = builder.binary(Prim::Mul, idle, zero);
+        let x = builder.input();
+        let product = builder.binary(Prim::Mul, x, gamma);
+        builder.binary(Prim::Add, product, nothing)
+    });
+    for way in ways() {
+        let device = way.device.clone().autodiff();
+        let module = way.module(&partly_read, 6).train();
+        let y = module.forward(Tensor::<3>::ones([2, 6, 5], &device));
+        let gradients = y.sum().backward();
+        assert_eq!(module.gradient("gamma", &gradients).unwrap(), [10.0; 6], "{way:?}");
+        assert_eq!(module.gradient("unread", &gradients).unwrap(), [0.0; 6], "{way:?}");
+        let gradients = GradientsParams::from_grads(gradients, &module);
+        assert_eq!(gradients.len(), 2, "{way:?}: those of `gamma` and `idle`");
     }
 }
 

@@ -193,10 +193,13 @@ impl FusedLayer for CubeBackend {
             full: dx,
         };
         let (_, gradients) = tensors.run(&compiled.backward);
-        let declared = spec.layer.layer.dag.params().iter();
-        let gradients = declared.zip(gradients).map(|(param, gradient)| {
-            let shape = Shape::new([param.extent.len(spec.layer.channels)]);
-            gradient.unwrap_or_else(|| zeros(&tensors.x, shape, tensors.small_format()))
+        let gradients = gradients.into_iter().zip(&tensors.params).enumerate();
+        let gradients = gradients.map(|(number, (gradient, param))| match gradient {
+            Some(gradient) => gradient,
+            None if spec.layer.depends_on_param(spec.mode, number) => {
+                zeros(&tensors.x, param.meta.shape().clone(), param.dtype)
+            }
+            None => param.clone(),
         });
         let gradients = gradients.collect();
         (tensors.full, gradients)
