@@ -462,17 +462,22 @@ fn sum_alone<T: Float, S: Float, N: Size, M: Size>(
     size: usize,
     #[comptime] walk: Walk,
 ) {
+    let lanes = comptime!(walk.lanes);
     let sums = comptime!(walk.accumulate.len());
     let moments = comptime!(walk.moments());
-    let combined = comptime!(sums.max(2 * moments.len()));
     let varies = comptime!([walk.samples, walk.channels, walk.positions].map(Span::has_elements));
+    let zero = Vector::<f32, M>::new(0.0f32);
+    // The moments of all runs so far, lane by lane.
+    let mut means = Array::<Vector<f32, M>>::new(comptime!(moments.len().max(1)));
+    let mut squares = Array::<Vector<f32, M>>::new(comptime!(moments.len().max(1)));
     #[unroll]
     for sum in 0..sums {
         totals[sum] = 0.0f32;
     }
     #[unroll]
-    for number in 0..combined {
-        values[number] = 0.0f32;
+    for number in 0..moments.len() {
+        means[number] = zero;
+        squares[number] = zero;
     }
     let mut element = first;
     let mut sample = 0usize;
@@ -501,25 +506,32 @@ fn sum_alone<T: Float, S: Float, N: Size, M: Size>(
         position = to.position;
         let all = counted + to.seen;
         #[unroll]
+        for number in 0..moments.len() {
+            // Two sets of moments as one, by Chan's formulas.
+            let share = to.seen / all;
+            let distance = sums_of_thread.means[number] - means[number];
+            let between = distance * (distance * Vector::new(counted * share));
+            means[number] = means[number] + distance * Vector::new(share);
+            squares[number] = squares[number] + (sums_of_thread.squares[number] + between);
+        }
+        #[unroll]
         for sum in 0..sums {
-            let moment = comptime!(moments.iter().position(|&moment| moment == sum));
-            if comptime!(moment.is_some()) {
-                // Two sets of moments as one, by Chan's formulas.
-                let number = comptime!(moment.unwrap_or(0));
-                let share = to.seen / all;
-                let mean = values[comptime!(2 * number)];
-                let distance = sums_of_thread.means[number].extract(0usize) - mean;
-                let between = distance * (distance * (counted * share));
-                values[comptime!(2 * number)] = mean + distance * share;
-                let squares = values[comptime!(2 * number + 1)];
-                values[comptime!(2 * number + 1)] =
-                    squares + (sums_of_thread.squares[number].extract(0usize) + between);
-            }
             if comptime!(walk.accumulate[sum].is_added_up()) {
-                totals[sum] = totals[sum] + sums_of_thread.parts[sum].extract(0usize);
+                totals[sum] = totals[sum] + across_lanes(sums_of_thread.parts[sum], lanes);
             }
         }
         counted = all;
+    }
+    // The lanes have equally many elements each, and a first element of their own.
+    #[unroll]
+    for number in 0..moments.len() {
+        let shifts = sums_of_thread.shifts[number];
+        let lane_means = (shifts - Vector::new(shifts.extract(0usize))) + means[number];
+        let mean = across_lanes(lane_means, lanes) / comptime!(lanes as f32);
+        let distance = lane_means - Vector::new(mean);
+        values[comptime!(2 * number)] = mean;
+        values[comptime!(2 * number + 1)] =
+            across_lanes(squares[number] + distance * (distance * Vector::new(counted)), lanes);
     }
 }
 

@@ -30,7 +30,8 @@ const ELEMENTS_OF_PART: usize = 16;
 pub(crate) struct Wanted {
     /// Whether the backward pass gives the gradient of the input.
     pub(super) input_gradient: bool,
-    /// How many neighbouring elements are read at a time, where that is possible.
+    /// How many neighbouring elements are read at a time, where that is possible. On a CPU, blocks of single threads
+    /// only: a workgroup would take several times as long to compile.
     pub(super) lanes: usize,
     /// How the device runs threads.
     pub(super) threads: Threads,
@@ -80,14 +81,17 @@ pub(super) fn lower(
     let pass = |schedule: &Schedule, sizes: Sizes, finals: &[(Option<ValueId>, Axes)], kept: &Placed| {
         let setting = Setting { sizes, ..setting };
         let together = Blocks::new(graph, schedule, sizes, wanted.threads);
-        let lanes = Setting { lanes: wanted.lanes, ..setting };
-        let vectors = || lanes.schedule(schedule, together, finals, kept);
-        let channels = || Blocks::whole_channels(graph, schedule, sizes, wanted.threads);
-        let channels = || setting.schedule(schedule, channels()?, finals, kept);
-        let alone = || setting.schedule(schedule, Blocks::alone(graph, schedule, sizes, wanted.threads)?, finals, kept);
-        let elements = || setting.schedule(schedule, together, finals, kept);
-        let first = if wanted.lanes > 1 { vectors() } else { channels().or_else(alone) };
-        first.or_else(elements).expect("single elements are always possible")
+        let single = [Blocks::whole_channels, Blocks::alone].map(|of| of(graph, schedule, sizes, wanted.threads));
+        let preferred: Vec<Blocks> = match wanted.threads {
+            Threads::Gpu => vec![together],
+            Threads::Cpu { .. } => single.into_iter().flatten().collect(),
+        };
+        let several = (wanted.lanes > 1).then_some(wanted.lanes);
+        let ways =
+            several.into_iter().chain([1]).flat_map(|lanes| preferred.iter().map(move |&blocks| (lanes, blocks)));
+        ways.chain([(1, together)])
+            .find_map(|(lanes, blocks)| Setting { lanes, ..setting }.schedule(schedule, blocks, finals, kept))
+            .expect("single elements are always possible")
     };
     let forward = pass(&plan.forward, of_forward, &updates, &HashMap::new());
     let backward = pass(backward, sizes, &gradients, &forward.exported);

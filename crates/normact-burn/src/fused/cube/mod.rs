@@ -126,13 +126,12 @@ fn compiled(spec: &Spec, sizes: Sizes, wanted: Wanted) -> Arc<Compiled> {
 }
 
 impl Wanted {
-    /// Every gradient, and as many elements at a time as the device reads best. A device without planes is a
-    /// CPU, or hides what it is: there vectors are single elements again in the end, and take several times as
-    /// long to compile.
+    /// Every gradient, and as many elements at a time as the device reads best. A device without planes is a CPU, or
+    /// hides what it is.
     fn all(spec: &Spec, sizes: Sizes, client: &Client, format: DType) -> Self {
         let properties = client.properties();
         let is_gpu = properties.features.plane.contains(Plane::Ops) && properties.hardware.num_cpu_cores.is_none();
-        let widths = client.io_optimized_vector_sizes(format.size()).filter(|_| is_gpu);
+        let widths = client.io_optimized_vector_sizes(format.size());
         let lanes = spec.lanes.into_iter().chain(widths).find(|&lanes| sizes.positions.is_multiple_of(lanes));
         let threads = if is_gpu || spec.lanes.is_some() || properties.hardware.plane_size_max > 16 {
             Threads::Gpu

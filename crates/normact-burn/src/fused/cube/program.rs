@@ -242,9 +242,9 @@ impl Walk {
         self.accumulate[..accumulate].iter().map(|before| before.results.len()).sum::<usize>() + result
     }
 
-    /// Whether a slot is the work of one thread, an element at a time.
+    /// Whether a slot is the work of one thread.
     pub(super) fn is_alone(&self) -> bool {
-        self.team == 1 && self.lanes == 1
+        self.team == 1
     }
 
     /// The accumulations of which threads are merged in a second phase, around the common mean.
