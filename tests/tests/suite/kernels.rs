@@ -7,15 +7,20 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use normact::{built_in_module, upstream};
+use normact::ir::{Builder, Extent, Layer, Op, Operands, Param, Prim, Scalar};
+use normact::{NormAct, built_in_module, upstream};
 
 use crate::support::{alone, devices};
 
 const LAYER: &str = "NORMACT_TEST_LAYER";
 
+/// A layer that does not read its input, nor a parameter: what is not read gets no gradient, and no kernel fills
+/// zeros for it.
+const UNREAD: &str = "unread";
+
 #[test]
 fn a_layer_is_at_most_two_kernels_forward_and_three_backward() {
-    for name in ["evonorm_s0", "evonorm_b0", "bn_relu", "gn_silu"] {
+    for name in ["evonorm_s0", "evonorm_b0", "bn_relu", "gn_silu", UNREAD] {
         let folder = tempfile::tempdir().expect("a folder");
         let config = "[profiling]\nlogger = { level = \"minimal\", file = \"kernels.log\" }\n";
         std::fs::write(folder.path().join("cubecl.toml"), config).expect("a file");
@@ -39,7 +44,11 @@ fn the_kernels_of_one_layer() {
     let Ok(name) = std::env::var(LAYER) else { return };
     let [_, (_, wgpu)] = devices();
     let device = wgpu.autodiff();
-    let module = built_in_module(&name, 32, &device).expect("the layer fits");
+    let module = if name == UNREAD {
+        NormAct::new(&unread(), 32, &device).expect("the layer fits")
+    } else {
+        built_in_module(&name, 32, &device).expect("the layer fits")
+    };
     let numbers = |seed: f32| -> Vec<f32> { (0..4 * 32 * 64).map(|i| (i as f32 * seed).sin()).collect() };
     let tensor = |seed| Tensor::<4>::from_data(TensorData::new(numbers(seed), [4, 32, 8, 8]), &device);
     let (x, dy) = (tensor(0.7).require_grad(), tensor(1.3));
@@ -58,6 +67,20 @@ fn the_kernels_of_one_layer() {
     let module = module.op_by_op();
     let op_by_op = count(&mut || drop(upstream(module.forward(x.clone()), dy.clone()).backward())) - start;
     println!("kernels {forward} {backward} {said_forward} {said_backward} {op_by_op}");
+}
+
+/// `square(gamma) + beta`, and a parameter besides. Such layers come from a search; the language has none.
+fn unread() -> Layer {
+    let mut builder = Builder::new();
+    let [gamma, beta, _idle] = ["gamma", "beta", "idle"].map(|name| {
+        let init = Scalar::new(1.0).expect("a finite number");
+        let param = Param { name: name.to_owned(), extent: Extent::PerChannel, init };
+        let param = builder.declare(param).expect("the names are distinct");
+        builder.intern(Op::Param(param), Operands::None)
+    });
+    let square = builder.unary(Prim::Square, gamma);
+    let output = builder.binary(Prim::Add, square, beta);
+    Layer { name: UNREAD.to_owned(), dag: builder.finish(output) }
 }
 
 /// The lines of the log when it has stopped to grow: it is written by a thread of its own.
