@@ -1,6 +1,7 @@
 //! The operation on every CubeCL runtime: a kernel for each pass of a layer over its blocks.
 
 mod blocks;
+mod code;
 mod kernel;
 mod lowering;
 mod math;
@@ -81,7 +82,7 @@ impl Compiled {
         }
         let kernels = || self.forward.kernels().chain(self.backward.kernels());
         let rounds = kernels().map(|kernel| kernel.rounds).max().unwrap_or(0);
-        if rounds > lowering::MOST_ROUNDS && self.threads != Threads::Gpu {
+        if rounds > code::MOST_ROUNDS && self.threads != Threads::Gpu {
             return Some(format!(
                 "a thread would go through {rounds} rounds of loops, and drivers for CPUs end them after 65,535"
             ));
