@@ -192,11 +192,13 @@ impl NormAct {
         let (format, device) = (x.dtype(), x.device());
         let x = if fused::reads(&device, format) { x } else { x.cast(DType::F32) };
         // As in any graph, what is not read gets no gradient.
-        let x = if self.prepared.depends_on_input() { x } else { x.set_require_grad(false) };
+        let x = if self.prepared.depends_on_input(mode) { x } else { x.set_require_grad(false) };
+        // A parameter that is not read becomes a leaf of its own, which still wants a gradient: gradient checkpointing
+        // takes a step with a parent that wants none for one whose output is not to be freed.
         let is_read = |number| self.prepared.depends_on_param(mode, number);
         let params = self.params.iter().map(|param| param.val()).enumerate();
         let params: Vec<Tensor<1>> =
-            params.map(|(number, param)| if is_read(number) { param } else { param.set_require_grad(false) }).collect();
+            params.map(|(number, param)| if is_read(number) { param } else { param.detach() }).collect();
         let running: Vec<Tensor<1>> = self.running.iter().map(|running| on(running.value(), &device)).collect();
         let mut formats = params.iter().chain(&running).map(|tensor| tensor.dtype());
         let first = formats.next().unwrap_or(DType::F32);

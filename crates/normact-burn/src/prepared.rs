@@ -3,7 +3,7 @@
 use std::sync::Once;
 
 use normact_cpu::{Compiled, Lane};
-use normact_ir::{Buffers, Dag, Layer, Mode, NodeId, Op, Shape, ShapeError, check};
+use normact_ir::{Buffers, Dag, Layer, Mode, Op, Shape, ShapeError, check};
 use normact_plan::Sizes;
 
 use crate::fused::{Cache, cube};
@@ -20,8 +20,6 @@ pub(crate) struct Prepared {
     pub(crate) on_gpu: Cache<(Mode, Sizes, cube::Wanted), cube::Compiled>,
     /// Whether it was said that the layer runs operation by operation.
     fallback_is_told: Once,
-    /// Whether the output depends on the input.
-    depends_on_input: bool,
     /// How often each node is read in training.
     training_reads: Vec<usize>,
     /// The same in evaluation, where batch statistics do not read their operand.
@@ -40,7 +38,6 @@ impl Prepared {
         let buffers = Buffers::of(&layer.dag);
         let training_reads = reads(&layer.dag, &buffers, Mode::Training);
         let evaluation_reads = reads(&layer.dag, &buffers, Mode::Evaluation);
-        let depends_on_input = layer.dag.depends_on_input()[layer.dag.output().index()];
         Ok(Self {
             layer,
             channels,
@@ -48,7 +45,6 @@ impl Prepared {
             on_cpu: Cache::new(),
             on_gpu: Cache::new(),
             fallback_is_told: Once::new(),
-            depends_on_input,
             training_reads,
             evaluation_reads,
         })
@@ -60,16 +56,19 @@ impl Prepared {
         self.fallback_is_told.call_once(|| log::warn!("layer `{name}` runs operation by operation, since {reason}"));
     }
 
-    /// Whether the output depends on the input, be it by its shape alone.
-    pub(crate) fn depends_on_input(&self) -> bool {
-        self.depends_on_input
+    /// Whether the output depends on the input.
+    pub(crate) fn depends_on_input(&self, mode: Mode) -> bool {
+        self.depends_on(mode, |op| op == Op::Input)
     }
 
     /// Whether the output depends on a parameter, by its number.
     pub(crate) fn depends_on_param(&self, mode: Mode, number: usize) -> bool {
+        self.depends_on(mode, |op| matches!(op, Op::Param(param) if param.index() == number))
+    }
+
+    fn depends_on(&self, mode: Mode, is_it: impl Fn(Op) -> bool) -> bool {
         let dag = &self.layer.dag;
-        let is_it = |id: NodeId| matches!(dag.op(id), Op::Param(param) if param.index() == number);
-        dag.ids().any(|id| is_it(id) && self.reads(mode)[id.index()] > 0)
+        dag.ids().any(|id| is_it(dag.op(id)) && self.reads(mode)[id.index()] > 0)
     }
 
     /// How often each node is read.

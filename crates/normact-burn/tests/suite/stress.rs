@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use burn::module::Module;
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
+use normact_burn::NormAct;
 use normact_ir::{Extent, Groups, IndexSet, Inputs, Layer, Mode, Moment, Prim, Shape, evaluate};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -265,6 +266,26 @@ fn a_result_that_does_not_depend_on_the_input_leaves_it_without_a_gradient() {
         let y = way.module(&unread, 6).train().forward(x.clone());
         assert_eq!(y.dims(), [2, 6, 5]);
         assert!(x.grad(&y.sum().backward()).is_none(), "{way:?}");
+    }
+}
+
+/// A frozen layer reads the running average of a mean over the batch, not its input.
+#[test]
+fn an_input_that_is_not_read_in_evaluation_gets_no_gradient_there() {
+    let average = layer("average", |builder| {
+        let x = builder.input();
+        moment(builder, Moment::Mean, IndexSet::Batch, 0.0, x)
+    });
+    for way in ways() {
+        let device = way.device.clone().autodiff();
+        let x = Tensor::<3>::ones([2, 6, 5], &device).require_grad();
+        let other = Tensor::<3>::ones([2, 6, 5], &device).require_grad();
+        let gradient = |module: NormAct| {
+            let y = module.forward(x.clone());
+            x.grad(&(y * other.clone()).sum().backward())
+        };
+        assert!(gradient(way.module(&average, 6).train()).is_some(), "{way:?}");
+        assert!(gradient(way.module(&average, 6).train().freeze()).is_none(), "{way:?}");
     }
 }
 
