@@ -116,6 +116,8 @@ fn random_graphs_agree_in_f32_on_wgpu() {
     for lanes in [4, 1] {
         let count = evonorm / 4;
         agree(&Space::evonorm(), &F32_THROUGHOUT, &gpu(lanes), 3000..3000 + count, count as usize * 8 / 10);
+        let count = language / 2;
+        agree(&Space::language(), &F32_THROUGHOUT, &gpu(lanes), 2000..2000 + count, count as usize * 8 / 10);
     }
 }
 

@@ -23,8 +23,8 @@ use super::program::{Accumulate, Coordinate, Extent, Index, Op, Part, Program, S
 /// How many sums one thread adds up at a time. A workgroup is at most its square.
 pub(super) const RADIX: usize = 16;
 
-/// How many elements a thread with a slot of its own adds up before it adds their sum to the others: a sum of so
-/// many numbers in f32, and then of as many sums, keeps more digits than one of all.
+/// How many elements, or vectors of them, a thread with a slot of its own adds up before it adds their sum to the
+/// others: a sum of so many numbers in f32, and then of as many sums, keeps more digits than one of all.
 pub(super) const RUN: usize = 256;
 
 /// Where a thread is: an element in the view of all ranks, and the block.
@@ -81,8 +81,8 @@ struct Progress {
     seen: f32,
 }
 
-/// What a thread accumulates. Moments are sums of differences from its first element, which keep their digits
-/// where the mean is large, and are updated by Welford's method, which keeps them where it is not.
+/// What a thread accumulates, in each lane. Moments are sums of differences from its first element, which keep their
+/// digits where the mean is large, and are updated by Welford's method, which keeps them where it is not.
 #[derive(CubeType)]
 struct Sums<M: Size> {
     parts: Array<Vector<f32, M>>,
@@ -245,7 +245,7 @@ fn run<T: Float, S: Float, N: Size, M: Size>(
     };
     let mut registers = Registry::<usize, Vector<f32, M>>::new();
     let fixed = comptime!(walk.block_ops.clone());
-    evaluate::<T, S, N, M>(buffers, &mut registers, &start, fixed);
+    evaluate::<T, S, N, M>(buffers, &mut registers, &start, lanes, fixed);
     let unit = if comptime!(workgroup == 1) { 0usize.runtime() } else { UNIT_POS as usize };
     let team = comptime!(walk.team);
     if comptime!(walk.is_single()) {
@@ -327,7 +327,7 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
     #[comptime] walk: Walk,
 ) {
     let fixed = comptime!(walk.slot_ops.clone());
-    evaluate::<T, S, N, M>(buffers, registers, &visit.at, fixed);
+    evaluate::<T, S, N, M>(buffers, registers, &visit.at, comptime!(walk.lanes), fixed);
     let sums = comptime!(walk.accumulate.len());
     let size = visit.samples * visit.channels * visit.positions;
     let first = select(visit.is_slot, visit.lane, size);
@@ -338,10 +338,11 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
         means: Array::new(comptime!(moments.len().max(1))),
         squares: Array::new(comptime!(moments.len().max(1))),
     };
-    // The sums of the slot, and for moments two more numbers each.
-    let mut totals = Array::<f32>::new(comptime!(sums.max(1)));
+    // The sums of the slot, and for moments two more numbers each; of each slot, where there are several at a time.
+    let slots = comptime!(walk.slots_at_a_time());
+    let mut totals = Array::<f32>::new(comptime!((sums * slots).max(1)));
     let combined = comptime!(sums.max(2 * moments.len()));
-    let mut values = Array::<f32>::new(comptime!(combined.max(1)));
+    let mut values = Array::<f32>::new(comptime!((combined * slots).max(1)));
     #[unroll]
     for number in 0..moments.len() {
         sums_of_thread.shifts[number] = Vector::new(0.0f32);
@@ -379,50 +380,54 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
     for sum in 0..sums {
         let accumulate = comptime!(walk.accumulate[sum].clone());
         let number = comptime!(moments.iter().position(|&moment| moment == sum).unwrap_or(0));
-        let total = guarded(totals[sum], block, comptime!(accumulate.clone()));
         let count = buffers.counts.find(accumulate.count);
         #[unroll]
-        for number_of_result in 0..accumulate.results.len() {
-            let result = comptime!(accumulate.results[number_of_result].clone());
-            let is_moments = comptime!(accumulate.is_moments());
-            let value = match result.statistic {
-                Statistic::Sum => total,
-                Statistic::Mean => {
-                    if comptime!(is_moments && walk.is_alone()) {
-                        let shift = sums_of_thread.shifts[number].extract(0usize);
-                        let (mean, low) = in_two_parts(shift, values[comptime!(2 * number)]);
-                        match result.part {
-                            Part::Value => mean,
-                            Part::Low => low,
+        for slot in 0..slots {
+            let total = guarded(totals[comptime!(sum * slots + slot)], block, comptime!(accumulate.clone()));
+            let place = comptime!(2 * (number * slots + slot));
+            #[unroll]
+            for number_of_result in 0..accumulate.results.len() {
+                let result = comptime!(accumulate.results[number_of_result].clone());
+                let is_moments = comptime!(accumulate.is_moments());
+                let value = match result.statistic {
+                    Statistic::Sum => total,
+                    Statistic::Mean => {
+                        if comptime!(is_moments && walk.is_alone()) {
+                            let shift = sums_of_thread.shifts[number].extract(slot);
+                            let (mean, low) = in_two_parts(shift, values[place]);
+                            match result.part {
+                                Part::Value => mean,
+                                Part::Low => low,
+                            }
+                        } else if comptime!(is_moments) {
+                            let rough = total / count;
+                            let correction = values[place] / count;
+                            let mean = rough + correction;
+                            match result.part {
+                                Part::Value => mean,
+                                // What the rounding of the sum has lost.
+                                Part::Low => (rough - mean) + correction,
+                            }
+                        } else {
+                            total / count
                         }
-                    } else if comptime!(is_moments) {
-                        let rough = total / count;
-                        let correction = values[comptime!(2 * number)] / count;
-                        let mean = rough + correction;
-                        match result.part {
-                            Part::Value => mean,
-                            // What the rounding of the sum has lost.
-                            Part::Low => (rough - mean) + correction,
+                    }
+                    Statistic::MeanSquare => total / count,
+                    Statistic::Variance => {
+                        if comptime!(walk.is_alone()) {
+                            values[comptime!(place + 1)] / count
+                        } else {
+                            let drift = values[place];
+                            let variance = (values[comptime!(place + 1)] - drift * (drift / count)) / count;
+                            select(variance < 0.0f32, 0.0f32, variance)
                         }
-                    } else {
-                        total / count
                     }
+                };
+                if comptime!(result.register.is_some()) {
+                    buffers.statistics.insert(comptime!(result.register.unwrap_or(0)), value);
                 }
-                Statistic::MeanSquare => total / count,
-                Statistic::Variance => {
-                    if comptime!(walk.is_alone()) {
-                        values[comptime!(2 * number + 1)] / count
-                    } else {
-                        let drift = values[comptime!(2 * number)];
-                        let variance = (values[comptime!(2 * number + 1)] - drift * (drift / count)) / count;
-                        select(variance < 0.0f32, 0.0f32, variance)
-                    }
-                }
-            };
-            if comptime!(result.register.is_some()) {
-                buffers.statistics.insert(comptime!(result.register.unwrap_or(0)), value);
+                results.insert(comptime!(walk.number_of(sum, number_of_result) * slots + slot), value);
             }
-            results.insert(comptime!(walk.number_of(sum, number_of_result)), value);
         }
     }
     let is_writer = visit.is_slot && visit.lane == 0usize;
@@ -434,13 +439,16 @@ fn slot<T: Float, S: Float, N: Size, M: Size>(
             #[unroll]
             for number_of_result in 0..accumulate.results.len() {
                 let result = comptime!(accumulate.results[number_of_result].clone());
-                let value = results.find(comptime!(walk.number_of(sum, number_of_result)));
                 #[unroll]
                 for number in 0..result.places.len() {
                     let (own, index) = comptime!(result.places[number].clone());
-                    let place = place(&buffers.numbers, &visit.at, index);
+                    let place = place(&buffers.numbers, &visit.at, slots, index);
                     let own = buffers.own.index_mut(own);
-                    own[place] = value;
+                    #[unroll]
+                    for slot in 0..slots {
+                        own[place + slot] =
+                            results.find(comptime!(walk.number_of(sum, number_of_result) * slots + slot));
+                    }
                 }
             }
         }
@@ -463,6 +471,7 @@ fn sum_alone<T: Float, S: Float, N: Size, M: Size>(
     #[comptime] walk: Walk,
 ) {
     let lanes = comptime!(walk.lanes);
+    let slots = comptime!(walk.slots_at_a_time());
     let sums = comptime!(walk.accumulate.len());
     let moments = comptime!(walk.moments());
     let varies = comptime!([walk.samples, walk.channels, walk.positions].map(Span::has_elements));
@@ -471,8 +480,8 @@ fn sum_alone<T: Float, S: Float, N: Size, M: Size>(
     let mut means = Array::<Vector<f32, M>>::new(comptime!(moments.len().max(1)));
     let mut squares = Array::<Vector<f32, M>>::new(comptime!(moments.len().max(1)));
     #[unroll]
-    for sum in 0..sums {
-        totals[sum] = 0.0f32;
+    for number in 0..comptime!(sums * slots) {
+        totals[number] = 0.0f32;
     }
     #[unroll]
     for number in 0..moments.len() {
@@ -517,22 +526,46 @@ fn sum_alone<T: Float, S: Float, N: Size, M: Size>(
         #[unroll]
         for sum in 0..sums {
             if comptime!(walk.accumulate[sum].is_added_up()) {
-                totals[sum] = totals[sum] + across_lanes(sums_of_thread.parts[sum], lanes);
+                #[unroll]
+                for slot in 0..slots {
+                    let place = comptime!(sum * slots + slot);
+                    totals[place] = totals[place] + of_slot(sums_of_thread.parts[sum], lanes, slots, slot);
+                }
             }
         }
         counted = all;
     }
-    // The lanes have equally many elements each, and a first element of their own.
     #[unroll]
     for number in 0..moments.len() {
-        let shifts = sums_of_thread.shifts[number];
-        let lane_means = (shifts - Vector::new(shifts.extract(0usize))) + means[number];
-        let mean = across_lanes(lane_means, lanes) / comptime!(lanes as f32);
-        let distance = lane_means - Vector::new(mean);
-        values[comptime!(2 * number)] = mean;
-        values[comptime!(2 * number + 1)] =
-            across_lanes(squares[number] + distance * (distance * Vector::new(counted)), lanes);
+        if comptime!(slots > 1) {
+            #[unroll]
+            for slot in 0..slots {
+                values[comptime!(2 * (number * slots + slot))] = means[number].extract(slot);
+                values[comptime!(2 * (number * slots + slot) + 1)] = squares[number].extract(slot);
+            }
+        } else {
+            let shifts = sums_of_thread.shifts[number];
+            let (mean, square) = lanes_together(shifts, means[number], squares[number], counted, lanes);
+            values[comptime!(2 * number)] = mean;
+            values[comptime!(2 * number + 1)] = square;
+        }
     }
+}
+
+/// The moments of all lanes, which have so many elements each, as those of one slot: the mean, less the first element
+/// of the first lane, and the squared distances from it.
+#[cube]
+fn lanes_together<M: Size>(
+    shifts: Vector<f32, M>,
+    means: Vector<f32, M>,
+    squares: Vector<f32, M>,
+    counted: f32,
+    #[comptime] lanes: usize,
+) -> (f32, f32) {
+    let means = (shifts - Vector::new(shifts.extract(0usize))) + means;
+    let mean = across_lanes(means, lanes) / comptime!(lanes as f32);
+    let distance = means - Vector::new(mean);
+    (mean, across_lanes(squares + distance * (distance * Vector::new(counted)), lanes))
 }
 
 /// Visits the elements of a slot that threads share, and gives each of them the sums of all and, two numbers for each,
@@ -553,10 +586,11 @@ fn sum_together<T: Float, S: Float, N: Size, M: Size>(
     #[comptime] walk: Walk,
 ) {
     let lanes = comptime!(walk.lanes);
+    let slots = comptime!(walk.slots_at_a_time());
     let sums = comptime!(walk.accumulate.len());
     let team = comptime!(walk.team);
     let moments = comptime!(walk.moments());
-    let combined = comptime!(sums.max(2 * moments.len()));
+    let combined = comptime!(sums.max(2 * moments.len()) * slots);
     clear::<M>(sums_of_thread, sums, comptime!(moments.len()));
     let start = cursor(visit, first, comptime!(walk.clone()));
     let step = cursor(visit, team.runtime(), comptime!(walk.clone()));
@@ -594,33 +628,46 @@ fn sum_together<T: Float, S: Float, N: Size, M: Size>(
                 #[unroll]
                 for sum in 0..sums {
                     let moment = comptime!(moments.iter().position(|&moment| moment == sum));
-                    if comptime!(moment.is_some()) {
-                        let number = comptime!(moment.unwrap_or(0));
-                        let mean = sums_of_thread.shifts[number] + sums_of_thread.means[number];
-                        values[sum] = seen * across_lanes(mean, lanes);
-                    } else {
-                        values[sum] = across_lanes(sums_of_thread.parts[sum], lanes);
+                    #[unroll]
+                    for slot in 0..slots {
+                        let place = comptime!(sum * slots + slot);
+                        if comptime!(moment.is_some()) {
+                            let number = comptime!(moment.unwrap_or(0));
+                            let mean = sums_of_thread.shifts[number] + sums_of_thread.means[number];
+                            values[place] = seen * of_slot(mean, lanes, slots, slot);
+                        } else {
+                            values[place] = of_slot(sums_of_thread.parts[sum], lanes, slots, slot);
+                        }
                     }
                 }
             } else {
                 #[unroll]
                 for number in 0..moments.len() {
                     let accumulate = comptime!(walk.accumulate[moments[number]].clone());
-                    let mean = totals[comptime!(moments[number])] / buffers.counts.find(accumulate.count);
-                    let distance = (sums_of_thread.shifts[number] - Vector::new(mean)) + sums_of_thread.means[number];
+                    let count = buffers.counts.find(accumulate.count);
+                    let first = comptime!(moments[number] * slots);
+                    let mut mean = Vector::<f32, M>::new(totals[first] / count);
+                    #[unroll]
+                    for slot in 1..slots {
+                        mean.insert(slot, totals[comptime!(first + slot)] / count);
+                    }
+                    let distance = (sums_of_thread.shifts[number] - mean) + sums_of_thread.means[number];
                     let distance = select(seen > 0.0f32, distance, zero);
                     let drift = Vector::new(seen) * distance;
-                    values[comptime!(2 * number)] = across_lanes(drift, lanes);
-                    values[comptime!(2 * number + 1)] =
-                        across_lanes(sums_of_thread.squares[number] + drift * distance, lanes);
+                    let square = sums_of_thread.squares[number] + drift * distance;
+                    #[unroll]
+                    for slot in 0..slots {
+                        values[comptime!(2 * (number * slots + slot))] = of_slot(drift, lanes, slots, slot);
+                        values[comptime!(2 * (number * slots + slot) + 1)] = of_slot(square, lanes, slots, slot);
+                    }
                 }
             }
             let slots_first = comptime!(walk.slots_first);
             combine(shared, values, visit.lane, visit.row, radix, combined, workgroup, team, slots_first);
             if phase == 0usize {
                 #[unroll]
-                for sum in 0..sums {
-                    totals[sum] = values[sum];
+                for number in 0..comptime!(sums * slots) {
+                    totals[number] = values[number];
                 }
             }
         }
@@ -712,7 +759,7 @@ fn one_element<T: Float, S: Float, N: Size, M: Size>(
     let moments = comptime!(walk.moments());
     let at = locate(visit, here);
     let ops = comptime!(walk.element_ops.clone());
-    evaluate::<T, S, N, M>(buffers, registers, &at, ops);
+    evaluate::<T, S, N, M>(buffers, registers, &at, comptime!(walk.lanes), ops);
     #[unroll]
     for sum in 0..sums {
         let accumulate = comptime!(walk.accumulate[sum].clone());
@@ -740,7 +787,7 @@ fn one_element<T: Float, S: Float, N: Size, M: Size>(
     #[unroll]
     for number in 0..walk.writes.len() {
         let write = comptime!(walk.writes[number].clone());
-        let place = place(&buffers.numbers, &at, comptime!(write.index.clone()));
+        let place = place(&buffers.numbers, &at, 1usize, comptime!(write.index.clone()));
         let value = registers.find(write.value);
         match write.target {
             Target::Full => {
@@ -763,6 +810,17 @@ fn in_two_parts(a: f32, b: f32) -> (f32, f32) {
     let smaller = select(is_larger, b, a);
     let sum = larger + smaller;
     (sum, (larger - sum) + smaller)
+}
+
+/// What a slot has of a vector: the sum of its lanes, or, where each lane is of a slot of its own, that of the slot.
+#[cube]
+fn of_slot<M: Size>(
+    vector: Vector<f32, M>,
+    #[comptime] lanes: usize,
+    #[comptime] slots: usize,
+    #[comptime] slot: usize,
+) -> f32 {
+    if comptime!(slots > 1) { vector.extract(slot) } else { across_lanes(vector, lanes) }
 }
 
 /// The sum of a vector's lanes.
@@ -938,9 +996,9 @@ fn locate(visit: &Visit, cursor: &Cursor) -> At {
     }
 }
 
-/// The place in a buffer that belongs to an element.
+/// The place in a buffer that belongs to an element, where positions are counted in so many.
 #[cube]
-fn place(numbers: &Registry<usize, usize>, at: &At, #[comptime] index: Index) -> usize {
+fn place(numbers: &Registry<usize, usize>, at: &At, #[comptime] positions: usize, #[comptime] index: Index) -> usize {
     let offset = comptime!(index.offset);
     let mut place =
         if comptime!(offset.is_some()) { numbers.find(comptime!(offset.unwrap_or(0))) } else { 0usize.runtime() };
@@ -950,7 +1008,7 @@ fn place(numbers: &Registry<usize, usize>, at: &At, #[comptime] index: Index) ->
         let coordinate = match term.of {
             Coordinate::Sample => at.sample,
             Coordinate::Channel => at.channel,
-            Coordinate::Position => at.position,
+            Coordinate::Position => at.position * positions,
             Coordinate::Row => at.row,
             Coordinate::Column => at.column,
         };
@@ -968,6 +1026,7 @@ fn evaluate<T: Float, S: Float, N: Size, M: Size>(
     buffers: &mut Buffers<T, S, N>,
     registers: &mut Registry<usize, Vector<f32, M>>,
     at: &At,
+    #[comptime] lanes: usize,
     #[comptime] ops: Vec<(usize, Op)>,
 ) {
     #[unroll]
@@ -975,13 +1034,21 @@ fn evaluate<T: Float, S: Float, N: Size, M: Size>(
         let (register, op) = comptime!(ops[number].clone());
         let value = match op {
             Op::Tensor(tensor, index) => {
-                Vector::<f32, M>::cast_from(buffers.tensors.index(tensor)[place(&buffers.numbers, at, index)])
+                Vector::<f32, M>::cast_from(buffers.tensors.index(tensor)[place(&buffers.numbers, at, 1usize, index)])
             }
             Op::Small(small, index) => {
-                Vector::new(f32::cast_from(buffers.small.index(small)[place(&buffers.numbers, at, index)]))
+                Vector::new(f32::cast_from(buffers.small.index(small)[place(&buffers.numbers, at, lanes, index)]))
             }
-            Op::Given(given, index) => Vector::new(buffers.given.index(given)[place(&buffers.numbers, at, index)]),
-            Op::Own(own, index) => Vector::new(buffers.own.index(own)[place(&buffers.numbers, at, index)]),
+            Op::Given(given, index) => {
+                let varies = comptime!(index.varies_along_positions());
+                let place = place(&buffers.numbers, at, lanes, index);
+                neighbours(buffers.given.index(given), place, comptime!(if varies { lanes } else { 1 }))
+            }
+            Op::Own(own, index) => {
+                let varies = comptime!(index.varies_along_positions());
+                let place = place(&buffers.numbers, at, lanes, index);
+                neighbours(buffers.own.index(own), place, comptime!(if varies { lanes } else { 1 }))
+            }
             Op::Statistic(statistic) => Vector::new(buffers.statistics.find(statistic)),
             Op::Constant(bits) => Vector::new(f32::new(comptime!(f32::from_bits(bits)))),
             Op::Count(count) => Vector::new(buffers.counts.find(count)),
@@ -991,4 +1058,15 @@ fn evaluate<T: Float, S: Float, N: Size, M: Size>(
         };
         registers.insert(register, value);
     }
+}
+
+/// So many numbers from a place on, one for each lane; one for all lanes.
+#[cube]
+fn neighbours<M: Size>(numbers: &[f32], place: usize, #[comptime] lanes: usize) -> Vector<f32, M> {
+    let mut vector = Vector::<f32, M>::new(numbers[place]);
+    #[unroll]
+    for lane in 1..lanes {
+        vector.insert(lane, numbers[place + lane]);
+    }
+    vector
 }

@@ -15,8 +15,7 @@ use super::program::{Given, Lowered, Own, Part, Target};
 pub(crate) struct Wanted {
     /// Whether the backward pass gives the gradient of the input.
     pub(super) input_gradient: bool,
-    /// How many neighbouring elements are read at a time, where that is possible. On a CPU, blocks of single threads
-    /// only: a workgroup would take several times as long to compile.
+    /// How many neighbouring elements are read at a time, where that is possible.
     pub(super) lanes: usize,
     /// How the device runs threads.
     pub(super) threads: Threads,
@@ -66,17 +65,13 @@ pub(super) fn lower(
     let pass = |schedule: &Schedule, sizes: Sizes, finals: &[(Option<ValueId>, Axes)], kept: &Placed| {
         let setting = Setting { sizes, ..setting };
         let together = Blocks::new(graph, schedule, sizes, wanted.threads);
-        let single = [Blocks::whole_channels, Blocks::alone].map(|of| of(graph, schedule, sizes, wanted.threads));
-        let preferred: Vec<Blocks> = match wanted.threads {
-            Threads::Gpu => vec![together],
-            Threads::Cpu { .. } => single.into_iter().flatten().collect(),
+        let of_threads = [Blocks::whole_channels, Blocks::alone].map(|of| of(graph, schedule, sizes, wanted.threads));
+        let blocks: Vec<Blocks> = of_threads.into_iter().flatten().chain([together]).collect();
+        let lower = |lanes: usize| {
+            let setting = Setting { lanes, ..setting };
+            blocks.iter().find_map(|&blocks| setting.schedule(schedule, blocks, finals, kept))
         };
-        let several = (wanted.lanes > 1).then_some(wanted.lanes);
-        let ways =
-            several.into_iter().chain([1]).flat_map(|lanes| preferred.iter().map(move |&blocks| (lanes, blocks)));
-        ways.chain([(1, together)])
-            .find_map(|(lanes, blocks)| Setting { lanes, ..setting }.schedule(schedule, blocks, finals, kept))
-            .expect("single elements are always possible")
+        lower(wanted.lanes).or_else(|| lower(1)).expect("single elements are always possible")
     };
     let forward = pass(&plan.forward, of_forward, &updates, &HashMap::new());
     let backward = pass(backward, sizes, &gradients, &forward.exported);
@@ -104,6 +99,16 @@ fn centers(graph: &Graph) -> Vec<bool> {
 }
 
 impl Setting<'_> {
+    /// The axes of the statistics that a value is made of, if they vary along positions and not with every channel.
+    fn statistics_by_position(&self, id: ValueId) -> Option<Axes> {
+        let graph = self.graph;
+        let is_statistic = |id: ValueId| matches!(graph.expr(id), Expr::Reduce { .. });
+        let cone = graph.cone(&[id], is_statistic);
+        let statistics = graph.ids().filter(|&id| cone[id.index()] && is_statistic(id)).map(|id| graph.axes(id));
+        let axes = statistics.reduce(Axes::union)?;
+        (axes.positions && axes.channels != Channels::All).then_some(Axes { samples: true, ..axes })
+    }
+
     /// Lowers a schedule; `None` where it cannot read so many elements at a time, or one thread has too many.
     fn schedule(
         &self,
@@ -210,8 +215,10 @@ impl Setting<'_> {
                 code.finish_parts(begun, to, &homes);
             }
             if let Some(id) = write {
-                // Channel by channel, so that arithmetic on parameters is done once for each.
-                let rows = Axes { positions: false, ..Axes::INPUT };
+                // Channel by channel, so that arithmetic on parameters is done once for each; but position by position
+                // where several statistics would be read for each vector.
+                let by_channel = Axes { positions: false, ..Axes::INPUT };
+                let rows = if self.lanes > 1 { self.statistics_by_position(id) } else { None }.unwrap_or(by_channel);
                 code.walk(Axes::INPUT, rows, vec![], vec![full(id)]);
             }
             code.small(&pass.small, &homes);

@@ -132,13 +132,14 @@ impl Wanted {
     fn all(spec: &Spec, sizes: Sizes, client: &Client, format: DType) -> Self {
         let properties = client.properties();
         let is_gpu = properties.features.plane.contains(Plane::Ops) && properties.hardware.num_cpu_cores.is_none();
-        let widths = client.io_optimized_vector_sizes(format.size());
-        let lanes = spec.lanes.into_iter().chain(widths).find(|&lanes| sizes.positions.is_multiple_of(lanes));
-        let threads = if is_gpu || spec.lanes.is_some() || properties.hardware.plane_size_max > 16 {
+        let vector = properties.hardware.plane_size_max as usize;
+        let threads = if is_gpu || spec.lanes.is_some() || vector > 16 {
             Threads::Gpu
         } else {
-            Threads::Cpu { cores: *CORES, vector: power_of_two(properties.hardware.plane_size_max as usize) }
+            Threads::Cpu { cores: *CORES, vector: power_of_two(vector) }
         };
+        let widths = client.io_optimized_vector_sizes(format.size());
+        let lanes = spec.lanes.into_iter().chain(widths).find(|&lanes| sizes.positions.is_multiple_of(lanes));
         Self { input_gradient: true, lanes: lanes.unwrap_or(1), threads }
     }
 }

@@ -49,7 +49,7 @@ pub(super) struct Walk {
     pub(super) samples: Span,
     pub(super) channels: Span,
     pub(super) positions: Span,
-    /// How many neighbouring positions are visited at a time.
+    /// How many neighbouring positions are visited at a time: elements of a slot, or slots.
     pub(super) lanes: usize,
     /// How many threads share a slot, a power of two.
     pub(super) team: usize,
@@ -174,6 +174,12 @@ pub(super) struct Write {
     pub(super) index: Index,
 }
 
+impl Index {
+    pub(super) fn varies_along_positions(&self) -> bool {
+        self.terms.iter().any(|term| term.of == Coordinate::Position)
+    }
+}
+
 impl Span {
     pub(super) fn has_elements(self) -> bool {
         matches!(self.kind, SpanKind::Elements | SpanKind::Grouped(_))
@@ -240,6 +246,11 @@ impl Walk {
     /// The number of a result of an accumulation among those of all.
     pub(super) fn number_of(&self, accumulate: usize, result: usize) -> usize {
         self.accumulate[..accumulate].iter().map(|before| before.results.len()).sum::<usize>() + result
+    }
+
+    /// How many neighbouring slots are visited at a time.
+    pub(super) fn slots_at_a_time(&self) -> usize {
+        if self.positions.kind == SpanKind::Slots { self.lanes } else { 1 }
     }
 
     /// Whether a slot is the work of one thread.

@@ -169,8 +169,9 @@ impl<'a> Code<'a> {
         if !self.reads_vectors || self.blocks.alone && rounds > MOST_ROUNDS {
             return None;
         }
-        let sums = |walk: &Walk| walk.accumulate.len().max(2 * walk.moments().len());
-        let shared = self.walks.iter().map(sums).max().unwrap_or(0).max(1) * self.workgroup;
+        let sums = |walk: &Walk| walk.accumulate.len().max(2 * walk.moments().len()) * walk.slots_at_a_time();
+        let shared =
+            self.walks.iter().filter(|walk| walk.team > 1).map(sums).max().unwrap_or(0).max(1) * self.workgroup;
         if self.counts.is_empty() {
             self.counts.push(1.0);
         }
@@ -227,8 +228,10 @@ impl<'a> Code<'a> {
                 }
             });
             let of_team = |all: usize, threads: usize| all.div_ceil(threads);
-            let elements = of_team(of_team(elements, walk.lanes), walk.team);
-            of_team(slots, self.workgroup / walk.team) * (1 + elements.div_ceil(RUN) + elements)
+            let at_a_time = walk.lanes / walk.slots_at_a_time();
+            let elements = of_team(of_team(elements, at_a_time), walk.team);
+            of_team(slots / walk.slots_at_a_time(), self.workgroup / walk.team)
+                * (1 + elements.div_ceil(RUN) + elements)
         };
         self.walks.iter().map(rounds).sum()
     }
@@ -245,7 +248,10 @@ impl<'a> Code<'a> {
 
     /// What the kernel before has left.
     pub(super) fn reads(&mut self, from: Given, placed: &Placed) {
-        for (&(id, part), &offset) in placed {
+        // In a fixed order, on which the program depends.
+        let mut placed: Vec<_> = placed.iter().map(|(&key, &offset)| (offset, key)).collect();
+        placed.sort_unstable_by_key(|&(offset, _)| offset);
+        for (offset, (id, part)) in placed {
             let index = self.slots_index(self.graph.axes(id), offset);
             self.before.insert((id, part), (from, index));
         }

@@ -86,7 +86,7 @@ impl Code<'_> {
         let team = match is_single {
             true if writes.is_empty() => self.single_team(from),
             true => self.workgroup,
-            false => self.team(from, to, slots_first, 1, !sums.is_empty()),
+            false => self.team(from, to, slots_first, [1, 1], !sums.is_empty()),
         };
         let mut walk = Walk::new([samples, channels, positions], team, slots_first);
         let roots: Vec<ValueId> = sums.iter().map(|sum| sum.operand).chain(writes.iter().map(|&(id, ..)| id)).collect();
@@ -142,7 +142,8 @@ impl Code<'_> {
                 let spans = self.spans(parts, to);
                 let is_single = spans.into_iter().all(Span::is_single);
                 let slots_first = spans[1].kind == SpanKind::Slots;
-                let team = if is_single { self.single_team(parts) } else { self.team(parts, to, slots_first, 1, true) };
+                let team =
+                    if is_single { self.single_team(parts) } else { self.team(parts, to, slots_first, [1, 1], true) };
                 let mut walk = Walk::new(spans, team, slots_first);
                 for (register, &(sum, offset)) in together.iter().enumerate() {
                     let index = self.slots_index(parts, offset);
@@ -251,19 +252,18 @@ impl Code<'_> {
         if !writes_tensor && !walk.ops().any(is_of_tensor) {
             return;
         }
-        let varies_along_lanes = |index: &Index| index.terms.iter().any(|term| term.of == Coordinate::Position);
-        let is_odd = |op: &Op| match op {
-            Op::Small(_, index) | Op::Given(_, index) | Op::Own(_, index) => varies_along_lanes(index),
-            Op::Tensor(..) | Op::Statistic(_) | Op::Constant(_) | Op::Count(_) => false,
-            Op::Unary(..) | Op::Binary(..) | Op::Centered(..) => false,
+        let sums = walk.accumulate.len().max(2 * walk.moments().len());
+        let lanes = self.setting.lanes;
+        let (team, slots_at_a_time) = match walk.positions.kind {
+            SpanKind::Elements if walk.is_single() => (walk.team, 1),
+            SpanKind::Elements => (self.team(from, to, walk.slots_first, [lanes, 1], sums > 0), 1),
+            SpanKind::Slots => (self.team(from, to, walk.slots_first, [lanes, lanes], sums > 0), lanes),
+            SpanKind::One | SpanKind::Grouped(_) => (walk.team, SUMS + 1),
         };
-        if walk.positions.kind == SpanKind::Elements && !walk.ops().any(is_odd) {
-            walk.lanes = self.setting.lanes;
-            if !walk.is_single() {
-                walk.team = self.team(from, to, walk.slots_first, walk.lanes, !walk.accumulate.is_empty());
-            }
+        if team == 1 || sums * slots_at_a_time <= SUMS {
+            (walk.lanes, walk.team) = (lanes, team);
         } else {
-            self.reads_vectors &= self.setting.lanes == 1;
+            self.reads_vectors &= lanes == 1;
         }
     }
 
@@ -321,10 +321,10 @@ impl Code<'_> {
     }
 
     /// How many threads work on a slot: enough that all have something to do, few enough that each has
-    /// several elements.
-    fn team(&self, from: Axes, to: Axes, slots_first: bool, lanes: usize, sums: bool) -> usize {
+    /// several elements. So many elements and slots are visited at a time.
+    fn team(&self, from: Axes, to: Axes, slots_first: bool, [lanes, slots]: [usize; 2], sums: bool) -> usize {
         let elements = self.elements(from) / lanes;
-        let slots = self.elements(to).max(1);
+        let slots = (self.elements(to) / slots).max(1);
         // Slots side by side give neighbours in memory to neighbouring threads only in teams. On a CPU these are
         // worth less than what it costs to sum up what the threads of a team have.
         let is_costly = sums && self.setting.threads != Threads::Gpu;
