@@ -70,6 +70,7 @@ pub fn parse(source: &Source) -> (Parsed, Vec<Diagnostic>) {
                 let at = match error.location {
                     InputLocation::Pos(at) | InputLocation::Span((at, _)) => at,
                 };
+                let at = end_of_head(text, at).unwrap_or(at);
                 let expected = match &error.variant {
                     ErrorVariant::ParsingError { positives, .. } => expectation(positives),
                     ErrorVariant::CustomError { message } => message.clone(),
@@ -136,12 +137,16 @@ fn code_bytes<'a>(text: &'a str, comments: &'a [Comment]) -> impl Iterator<Item 
 
 fn syntax_error(text: &str, comments: &[Comment], at: usize, expected: &str) -> Diagnostic {
     let found = found(text, at);
-    let span = Span::new(at, at + found.len());
-    let what = if found.is_empty() { "the end of the text".to_owned() } else { format!("`{found}`") };
+    let span = Span::new(at, at + found.trim_end().len());
+    let what = match found {
+        "" => "the end of the text".to_owned(),
+        _ if found.trim().is_empty() => "the end of the line".to_owned(),
+        _ => format!("`{found}`"),
+    };
     let diagnostic = Diagnostic::new(Code::Syntax, span, format!("expected {expected}, found {what}"))
         .label(format!("expected {expected}"));
     if let Some(open) = open_bracket(text, comments, at)
-        && (matches!(found, "" | "}" | "param" | "let" | "fn" | "layer") || text[open..at].contains('\n'))
+        && (matches!(found, "" | "{" | "}" | "param" | "let" | "fn" | "layer") || text[open..at].contains('\n'))
         && found != "-"
     {
         let bracket = &text[open..=open];
@@ -192,6 +197,7 @@ fn advice(text: &str, at: usize, found: &str) -> Option<&'static str> {
         "*" if before.ends_with('*') => "there is no power operator; write `square(x)` or `x * x`",
         "#" => "comments start with `//`",
         "def" | "function" | "func" => "a function is `fn name(x) = expression`",
+        _ if begins_param(before) => "a param has a value to start with, and may say how many: `param v: scalar = 1`",
         "=" if before.ends_with('=') || before.ends_with(['<', '>', '!']) => {
             "there are no comparisons; use `max` or `min`"
         }
@@ -203,6 +209,30 @@ fn advice(text: &str, at: usize, found: &str) -> Option<&'static str> {
         _ if found.starts_with(|c: char| !c.is_ascii()) => "names are made of the letters a-z, digits and `_`",
         _ => return None,
     })
+}
+
+/// Whether a text ends between the name of a param and its value.
+fn begins_param(text: &str) -> bool {
+    begins_statement(text.rsplit('\n').next().unwrap_or(""), "param")
+}
+
+/// Whether a line is a statement that has no value yet.
+fn begins_statement(line: &str, keyword: &str) -> bool {
+    begins_with_word(line.trim_start(), keyword) && !line.contains('=')
+}
+
+/// The end of the line before a place, if that is a `param` or a `let` without a value: the mistake is there, not where
+/// the next line begins.
+fn end_of_head(text: &str, at: usize) -> Option<usize> {
+    let line = text[..at].rfind('\n')?;
+    let code = text[..line].split_inclusive('\n').scan(0, |end, line| {
+        let start = *end;
+        *end += line.len();
+        Some((start, line.split("//").next().unwrap_or("").trim_end()))
+    });
+    let (start, code) = code.filter(|(_, code)| !code.is_empty()).last()?;
+    let is_head = begins_statement(code, "param") || begins_statement(code, "let");
+    (is_head && text[line..at].trim().is_empty()).then_some(start + code.len())
 }
 
 /// What people hear who write a gradient as if it were a layer.
@@ -234,6 +264,12 @@ fn expectation(rules: &[Rule]) -> String {
             Rule::function | Rule::fn_word => "`fn`",
             Rule::layer | Rule::layer_word => "`layer`",
             Rule::gradient | Rule::gradient_word => "`gradient`",
+            Rule::is => "`=`",
+            Rule::of => "`:`",
+            Rule::comma => "`,`",
+            Rule::open => "`(`",
+            Rule::close => "`)`",
+            Rule::begin => "`{`",
             Rule::stated => "a gradient such as `dx = ...`",
             Rule::index_set => "an index set such as `[batch]`",
             Rule::set_name => "the name of an index set",
@@ -582,7 +618,9 @@ fn parts<'i>(pair: Pair<'i, Rule>) -> impl Iterator<Item = Pair<'i, Rule>> {
     let is_keyword = |rule: Rule| {
         matches!(rule, Rule::fn_word | Rule::layer_word | Rule::gradient_word | Rule::param_word | Rule::let_word)
     };
-    pair.into_inner().filter(move |part| !is_keyword(part.as_rule()))
+    let is_sign =
+        |rule: Rule| matches!(rule, Rule::is | Rule::of | Rule::comma | Rule::open | Rule::close | Rule::begin);
+    pair.into_inner().filter(move |part| !is_keyword(part.as_rule()) && !is_sign(part.as_rule()))
 }
 
 fn name(pair: Pair<'_, Rule>) -> Name {
