@@ -1,73 +1,31 @@
-//! The one kernel of all layers: a program, unrolled while the kernel is built.
-//!
-//! A workgroup runs the walks of the program over its block, one after the other. In a walk, teams of
-//! threads each take a slot and visit its elements, some neighbouring ones at a time where memory is read
-//! faster so; what they accumulate is summed in shared memory. Tensors and small operands are read and
-//! written in their own formats; everything in between is f32, and sums have a fixed order.
-//!
-//! On a device that runs threads in the vectors of a CPU, a block is the work of a single thread instead, as far as
-//! there are enough: nothing is shared then and nobody waits, which on Mesa's lavapipe halves the time of compiling
-//! and, for small inputs, takes two thirds off that of running.
+//! What is added up over the elements of a slot, and what comes of it.
 
 // What is unrolled and assigned here is expanded into a kernel, where these forms have a meaning of
 // their own.
 #![allow(clippy::assign_op_pattern, clippy::needless_range_loop)]
 
-use cubecl::ir::ElemType;
 use cubecl::prelude::*;
 use normact_plan::graph::Statistic;
 
-use super::math::{binary, unary};
-use super::program::{Accumulate, Coordinate, Extent, Index, Op, Part, Program, Span, SpanKind, Target, Walk, number};
+use super::super::program::{Accumulate, Part, Span, Target, Walk, number};
+use super::places::{At, Cursor, Visit, advance, cursor, locate, next_to, place};
+use super::{Buffers, evaluate};
 
 /// How many sums one thread adds up at a time. A workgroup is at most its square.
-pub(super) const RADIX: usize = 16;
+pub(in super::super) const RADIX: usize = 16;
 
 /// How many elements, or vectors of them, a thread with a slot of its own adds up before it adds their sum to the
 /// others: a sum of so many numbers in f32, and then of as many sums, keeps more digits than one of all.
-pub(super) const RUN: usize = 256;
+pub(in super::super) const RUN: usize = 256;
 
-/// Where a thread is: an element in the view of all ranks, and the block.
-#[derive(CubeType, Clone, Copy)]
-struct At {
-    sample: usize,
-    channel: usize,
-    position: usize,
-    /// The number of the block among those cut along samples and positions.
-    row: usize,
-    /// The number of the block among those cut along channels.
-    column: usize,
-}
-
-/// The range of a block along each axis.
-#[derive(CubeType, Clone, Copy)]
-struct Block {
-    start: At,
-    samples: usize,
-    channels: usize,
-    positions: usize,
-}
-
-/// What one thread reads, beside registers.
-#[derive(CubeType, Clone, Copy)]
-struct Visit {
-    at: At,
-    lane: usize,
-    row: usize,
-    is_slot: bool,
-    /// How many elements there are along each axis of the slot, and in all.
-    samples: usize,
-    channels: usize,
-    positions: usize,
-}
-
-/// The element of a slot that a thread is at, and how far it is to its next one: divisions are slow,
-/// and one for each step of each element would cost more than the element.
-#[derive(CubeType, Clone, Copy)]
-struct Cursor {
-    sample: usize,
-    channel: usize,
-    position: usize,
+/// What a thread accumulates, in each lane. Moments are sums of differences from its first element, which keep their
+/// digits where the mean is large, and are updated by Welford's method, which keeps them where it is not.
+#[derive(CubeType)]
+struct Sums<M: Size> {
+    parts: Array<Vector<f32, M>>,
+    shifts: Array<Vector<f32, M>>,
+    means: Array<Vector<f32, M>>,
+    squares: Array<Vector<f32, M>>,
 }
 
 /// How far a thread is in a slot.
@@ -81,243 +39,17 @@ struct Progress {
     seen: f32,
 }
 
-/// What a thread accumulates, in each lane. Moments are sums of differences from its first element, which keep their
-/// digits where the mean is large, and are updated by Welford's method, which keeps them where it is not.
-#[derive(CubeType)]
-struct Sums<M: Size> {
-    parts: Array<Vector<f32, M>>,
-    shifts: Array<Vector<f32, M>>,
-    means: Array<Vector<f32, M>>,
-    squares: Array<Vector<f32, M>>,
-}
-
-/// The memory that a kernel reads and writes: tensors in the format `T`, `N` elements at a time, small operands
-/// in the format `S`, and numbers of its own.
-#[derive(CubeType)]
-struct Buffers<T: Float, S: Float, N: Size> {
-    tensors: Sequence<Box<[Vector<T, N>]>>,
-    small: Sequence<Box<[S]>>,
-    given: Sequence<Box<[f32]>>,
-    full: Sequence<Box<[Vector<T, N>]>>,
-    finals: Sequence<Box<[S]>>,
-    own: Sequence<Box<[f32]>>,
-    numbers: Registry<usize, usize>,
-    counts: Registry<usize, f32>,
-    /// Results of walks with a single slot.
-    statistics: Registry<usize, f32>,
-}
-
-#[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments)]
-pub(super) fn layer_kernel<T: Float, S: Float, N: Size>(
-    tensors: Sequence<Box<[Vector<T, N>]>>,
-    small: Sequence<Box<[S]>>,
-    given: Sequence<Box<[f32]>>,
-    full: Sequence<Box<[Vector<T, N>]>>,
-    finals: Sequence<Box<[S]>>,
-    own: Sequence<Box<[f32]>>,
-    numbers: Sequence<usize>,
-    counts: Sequence<f32>,
-    #[comptime] program: Program,
-    #[define(T, S)] _formats: [ElemType; 2],
-) {
-    // Read once: the compiler cannot know that what the kernel writes leaves them as they are.
-    let mut known_numbers = Registry::<usize, usize>::new();
-    #[unroll]
-    for number in 0..numbers.len() {
-        known_numbers.insert(number, *numbers.index(number));
-    }
-    let mut known_counts = Registry::<usize, f32>::new();
-    #[unroll]
-    for number in 0..counts.len() {
-        known_counts.insert(number, *counts.index(number));
-    }
-    let statistics = Registry::<usize, f32>::new();
-    let mut buffers = Buffers::<T, S, N> {
-        tensors,
-        small,
-        given,
-        full,
-        finals,
-        own,
-        numbers: known_numbers,
-        counts: known_counts,
-        statistics,
-    };
-    let block = block(&buffers, comptime!(program.cut), comptime!(program.alone));
-    let team = comptime!(if program.alone { 1 } else { program.workgroup });
-    let mut shared = Shared::<[f32]>::new_slice(comptime!(program.shared));
-    #[unroll]
-    for number in 0..program.walks.len() {
-        let walk = comptime!(program.walks[number].clone());
-        let after = comptime!(walk.publishes && !program.alone);
-        if comptime!(walk.lanes > 1) {
-            run::<T, S, N, N>(&mut buffers, &mut shared, &block, team, walk);
-        } else {
-            run::<T, S, N, Const<1>>(&mut buffers, &mut shared, &block, team, walk);
-        }
-        if comptime!(after) {
-            sync_storage();
-        }
-    }
-}
-
-/// The block of this workgroup, or of this thread. Divisions of integers take several times as long as anything
-/// else here, to compile too: there are none for axes that are not cut.
 #[cube]
-fn block<T: Float, S: Float, N: Size>(
-    buffers: &Buffers<T, S, N>,
-    #[comptime] cut: [bool; 3],
-    #[comptime] alone: bool,
-) -> Block {
-    let numbers = &buffers.numbers;
-    let blocks = numbers.find(number::BLOCKS);
-    let number = if comptime!(alone) { ABSOLUTE_POS } else { CUBE_POS };
-    // Beyond the last block, where the grid has more than there are, the last block is done again.
-    let number = min(number, blocks - 1usize);
-    let [samples, channels, positions] = comptime!(cut);
-    let rows = if comptime!(positions) { numbers.find(number::POSITION_BLOCKS) } else { 1usize.runtime() };
-    let columns = if comptime!(channels) { numbers.find(number::CHANNEL_BLOCKS) } else { 1usize.runtime() };
-    let (number, position_block) = divided(number, rows, comptime!(positions), comptime!(samples || channels), alone);
-    let (sample_block, column) = divided(number, columns, comptime!(channels), samples, alone);
-    let sample = sample_block * numbers.find(number::BLOCK_SAMPLES);
-    let channel = column * numbers.find(number::BLOCK_CHANNELS);
-    let position = position_block * numbers.find(number::BLOCK_POSITIONS);
-    Block {
-        start: At { sample, channel, position, row: sample_block * rows + position_block, column },
-        samples: min(numbers.find(number::BLOCK_SAMPLES), numbers.find(number::SAMPLES) - sample),
-        channels: min(numbers.find(number::BLOCK_CHANNELS), numbers.find(number::CHANNELS) - channel),
-        positions: min(numbers.find(number::BLOCK_POSITIONS), numbers.find(number::POSITIONS) - position),
-    }
-}
-
-/// A number divided by another one and what is left, where the quotient and the rest may be other than 0. A
-/// `small` number is below 2^22.
-#[cube]
-fn divided(
-    number: usize,
-    by: usize,
-    #[comptime] has_rest: bool,
-    #[comptime] has_quotient: bool,
-    #[comptime] small: bool,
-) -> (usize, usize) {
-    if comptime!(has_rest && has_quotient && small) {
-        // The quotient of two floats is off by one at most.
-        let quotient = usize::cast_from(f32::cast_from(number) / f32::cast_from(by));
-        let is_more = quotient * by > number;
-        let quotient = select(is_more, quotient - 1usize, quotient);
-        let rest = number - quotient * by;
-        let is_less = rest >= by;
-        (select(is_less, quotient + 1usize, quotient), select(is_less, rest - by, rest))
-    } else if comptime!(has_rest && has_quotient) {
-        let quotient = number / by;
-        (quotient, number - quotient * by)
-    } else if comptime!(has_rest) {
-        (0usize.runtime(), number)
-    } else {
-        (number, 0usize.runtime())
-    }
-}
-
-/// Runs a walk that visits `M` elements at a time.
-#[cube]
-fn run<T: Float, S: Float, N: Size, M: Size>(
-    buffers: &mut Buffers<T, S, N>,
-    shared: &mut Shared<[f32]>,
-    block: &Block,
-    #[comptime] workgroup: usize,
-    #[comptime] walk: Walk,
-) {
-    let lanes = comptime!(walk.lanes);
-    let samples = extent(&buffers.numbers, block, block.samples, walk.samples);
-    let channels = extent(&buffers.numbers, block, block.channels, walk.channels);
-    let positions = extent(&buffers.numbers, block, block.positions, walk.positions) / lanes;
-    let (sample_slots, channel_slots, position_slots) =
-        (slots(samples, walk.samples), slots(channels, walk.channels), slots(positions, walk.positions));
-    let (samples, channels, positions) =
-        (elements(samples, walk.samples), elements(channels, walk.channels), elements(positions, walk.positions));
-    let start = At {
-        sample: block.start.sample,
-        channel: block.start.channel,
-        position: block.start.position / lanes,
-        row: block.start.row,
-        column: block.start.column,
-    };
-    let mut registers = Registry::<usize, Vector<f32, M>>::new();
-    let fixed = comptime!(walk.block_ops.clone());
-    evaluate::<T, S, N, M>(buffers, &mut registers, &start, lanes, fixed);
-    let unit = if comptime!(workgroup == 1) { 0usize.runtime() } else { UNIT_POS as usize };
-    let team = comptime!(walk.team);
-    if comptime!(walk.is_single()) {
-        let at = At {
-            sample: start.sample,
-            channel: start.channel,
-            position: start.position,
-            row: start.row,
-            column: start.column,
-        };
-        // A walk of few elements is made by each thread on its own.
-        let (lane, row) = if comptime!(team == 1) { (0usize.runtime(), unit) } else { (unit, 0usize.runtime()) };
-        let visit = Visit { at, lane, row, is_slot: true, samples, channels, positions };
-        slot::<T, S, N, M>(buffers, &mut registers, shared, &start, &visit, workgroup, walk);
-    } else if comptime!(workgroup == 1) {
-        let varies = comptime!([walk.samples, walk.channels, walk.positions].map(|span| !span.is_single()));
-        let all = Cursor { sample: sample_slots, channel: channel_slots, position: position_slots };
-        let step = next_to(varies);
-        let mut slot_sample = 0usize;
-        let mut slot_channel = 0usize;
-        let mut slot_position = 0usize;
-        let mut left = sample_slots * channel_slots * position_slots;
-        while left > 0usize {
-            let at = At {
-                sample: start.sample + slot_sample * samples,
-                channel: start.channel + slot_channel * channels,
-                position: start.position + slot_position * positions,
-                row: start.row,
-                column: start.column,
-            };
-            let visit = Visit { at, lane: unit, row: 0usize, is_slot: true, samples, channels, positions };
-            slot::<T, S, N, M>(buffers, &mut registers, shared, &start, &visit, workgroup, walk.clone());
-            let cursor = Cursor { sample: slot_sample, channel: slot_channel, position: slot_position };
-            let moved = advance(&all, &cursor, &step, varies);
-            slot_sample = moved.sample;
-            slot_channel = moved.channel;
-            slot_position = moved.position;
-            left -= 1usize;
-        }
-    } else {
-        let teams = comptime!(workgroup / team);
-        let (lane, row) =
-            if comptime!(walk.slots_first) { (unit / teams, unit % teams) } else { (unit % team, unit / team) };
-        let all = sample_slots * channel_slots * position_slots;
-        let rounds = (all + comptime!(teams - 1)) / teams;
-        let mut round = 0usize;
-        while round < rounds {
-            let number = round * teams + row;
-            let is_slot = number < all;
-            let number = select(is_slot, number, 0usize);
-            let [sample_varies, channel_varies, position_varies] =
-                comptime!([walk.samples, walk.channels, walk.positions].map(|span| !span.is_single()));
-            let (rest, position_slot) =
-                divided(number, position_slots, position_varies, comptime!(channel_varies || sample_varies), false);
-            let (sample_slot, channel_slot) = divided(rest, channel_slots, channel_varies, sample_varies, false);
-            let at = At {
-                sample: start.sample + sample_slot * samples,
-                channel: start.channel + channel_slot * channels,
-                position: start.position + position_slot * positions,
-                row: start.row,
-                column: start.column,
-            };
-            let visit = Visit { at, lane, row, is_slot, samples, channels, positions };
-            slot::<T, S, N, M>(buffers, &mut registers, shared, &start, &visit, workgroup, walk.clone());
-            round += 1usize;
-        }
+impl Progress {
+    /// At an element, with none seen so far.
+    fn at(element: usize, cursor: &Cursor) -> Progress {
+        Progress { element, sample: cursor.sample, channel: cursor.channel, position: cursor.position, seen: 0.0f32 }
     }
 }
 
 /// The work of a team on one slot.
 #[cube]
-fn slot<T: Float, S: Float, N: Size, M: Size>(
+pub(super) fn slot<T: Float, S: Float, N: Size, M: Size>(
     buffers: &mut Buffers<T, S, N>,
     registers: &mut Registry<usize, Vector<f32, M>>,
     shared: &mut Shared<[f32]>,
@@ -488,36 +220,31 @@ fn sum_alone<T: Float, S: Float, N: Size, M: Size>(
         means[number] = zero;
         squares[number] = zero;
     }
-    let mut element = first;
-    let mut sample = 0usize;
-    let mut channel = 0usize;
-    let mut position = 0usize;
+    let start = Cursor { sample: 0usize, channel: 0usize, position: 0usize };
+    let mut progress = Progress::at(first, &start);
+    let step = next_to(varies);
     let mut counted = 0.0f32;
-    while element < size {
+    while progress.element < size {
         clear::<M>(sums_of_thread, sums, comptime!(moments.len()));
-        let end = if comptime!(walk.has_elements() && sums > 0) { min(element + RUN, size) } else { size };
-        let from = Progress { element, sample, channel, position, seen: 0.0f32 };
-        let step = next_to(varies);
-        let to = elements_until::<T, S, N, M>(
+        progress.seen = 0.0f32;
+        let end = if comptime!(walk.has_elements() && sums > 0) { min(progress.element + RUN, size) } else { size };
+        let of_run = comptime!(walk.clone());
+        elements_until::<T, S, N, M>(
             buffers,
             registers,
             sums_of_thread,
             visit,
+            &mut progress,
             first,
-            &from,
             &step,
             end,
-            comptime!(walk.clone()),
+            of_run,
         );
-        element = to.element;
-        sample = to.sample;
-        channel = to.channel;
-        position = to.position;
-        let all = counted + to.seen;
+        let all = counted + progress.seen;
         #[unroll]
         for number in 0..moments.len() {
             // Two sets of moments as one, by Chan's formulas.
-            let share = to.seen / all;
+            let share = progress.seen / all;
             let distance = sums_of_thread.means[number] - means[number];
             let between = distance * (distance * Vector::new(counted * share));
             means[number] = means[number] + distance * Vector::new(share);
@@ -594,25 +321,10 @@ fn sum_together<T: Float, S: Float, N: Size, M: Size>(
     clear::<M>(sums_of_thread, sums, comptime!(moments.len()));
     let start = cursor(visit, first, comptime!(walk.clone()));
     let step = cursor(visit, team.runtime(), comptime!(walk.clone()));
-    let from = Progress {
-        element: first,
-        sample: start.sample,
-        channel: start.channel,
-        position: start.position,
-        seen: 0.0f32,
-    };
-    let to = elements_until::<T, S, N, M>(
-        buffers,
-        registers,
-        sums_of_thread,
-        visit,
-        first,
-        &from,
-        &step,
-        size,
-        comptime!(walk.clone()),
-    );
-    let seen = to.seen;
+    let mut progress = Progress::at(first, &start);
+    let of_all = comptime!(walk.clone());
+    elements_until::<T, S, N, M>(buffers, registers, sums_of_thread, visit, &mut progress, first, &step, size, of_all);
+    let seen = progress.seen;
     // The sums of the slot; with moments, in a second phase, every lane's moments around the common mean. The
     // first sum of those would be 0 without rounding, and corrects for it. One loop has the code of both.
     if comptime!(sums > 0) {
@@ -697,69 +409,55 @@ fn elements_until<T: Float, S: Float, N: Size, M: Size>(
     registers: &mut Registry<usize, Vector<f32, M>>,
     sums_of_thread: &mut Sums<M>,
     visit: &Visit,
+    progress: &mut Progress,
     first: usize,
-    from: &Progress,
     step: &Cursor,
     end: usize,
     #[comptime] walk: Walk,
-) -> Progress {
+) {
     let varies = comptime!([walk.samples, walk.channels, walk.positions].map(Span::has_elements));
     let size = Cursor { sample: visit.samples, channel: visit.channels, position: visit.positions };
-    let mut element = from.element;
-    let mut sample = from.sample;
-    let mut channel = from.channel;
-    let mut position = from.position;
-    let mut seen = from.seen;
     if comptime!(!walk.has_elements()) {
-        if element < end {
-            let here = Cursor { sample, channel, position };
-            seen += 1.0f32;
-            one_element::<T, S, N, M>(buffers, registers, sums_of_thread, visit, &here, element == first, seen, walk);
+        if progress.element < end {
+            progress.seen += 1.0f32;
+            let here = Cursor { sample: progress.sample, channel: progress.channel, position: progress.position };
+            let at = locate(visit, &here);
+            let is_first = progress.element == first;
+            one_element::<T, S, N, M>(buffers, registers, sums_of_thread, &at, is_first, progress.seen, walk);
         }
-        element = end;
+        progress.element = end;
     } else {
-        while element < end {
-            let here = Cursor { sample, channel, position };
-            seen += 1.0f32;
-            let is_first = element == first;
-            one_element::<T, S, N, M>(
-                buffers,
-                registers,
-                sums_of_thread,
-                visit,
-                &here,
-                is_first,
-                seen,
-                comptime!(walk.clone()),
-            );
-            element += comptime!(walk.team);
+        while progress.element < end {
+            progress.seen += 1.0f32;
+            let here = Cursor { sample: progress.sample, channel: progress.channel, position: progress.position };
+            let at = locate(visit, &here);
+            let is_first = progress.element == first;
+            let of_element = comptime!(walk.clone());
+            one_element::<T, S, N, M>(buffers, registers, sums_of_thread, &at, is_first, progress.seen, of_element);
+            progress.element += comptime!(walk.team);
             let moved = advance(&size, &here, step, varies);
-            sample = moved.sample;
-            channel = moved.channel;
-            position = moved.position;
+            progress.sample = moved.sample;
+            progress.channel = moved.channel;
+            progress.position = moved.position;
         }
     }
-    Progress { element, sample, channel, position, seen }
 }
 
 /// Visits an element, the first of its thread or not, when the thread has `seen` so many with it.
 #[cube]
-#[allow(clippy::too_many_arguments)]
 fn one_element<T: Float, S: Float, N: Size, M: Size>(
     buffers: &mut Buffers<T, S, N>,
     registers: &mut Registry<usize, Vector<f32, M>>,
     sums_of_thread: &mut Sums<M>,
-    visit: &Visit,
-    here: &Cursor,
+    at: &At,
     is_first: bool,
     seen: f32,
     #[comptime] walk: Walk,
 ) {
     let sums = comptime!(walk.accumulate.len());
     let moments = comptime!(walk.moments());
-    let at = locate(visit, here);
     let ops = comptime!(walk.element_ops.clone());
-    evaluate::<T, S, N, M>(buffers, registers, &at, comptime!(walk.lanes), ops);
+    evaluate::<T, S, N, M>(buffers, registers, at, comptime!(walk.lanes), ops);
     #[unroll]
     for sum in 0..sums {
         let accumulate = comptime!(walk.accumulate[sum].clone());
@@ -787,7 +485,7 @@ fn one_element<T: Float, S: Float, N: Size, M: Size>(
     #[unroll]
     for number in 0..walk.writes.len() {
         let write = comptime!(walk.writes[number].clone());
-        let place = place(&buffers.numbers, &at, 1usize, comptime!(write.index.clone()));
+        let place = place(&buffers.numbers, at, 1usize, comptime!(write.index.clone()));
         let value = registers.find(write.value);
         match write.target {
             Target::Full => {
@@ -907,166 +605,4 @@ fn combine(
             }
         }
     }
-}
-
-#[cube]
-fn extent(numbers: &Registry<usize, usize>, block: &Block, of_block: usize, #[comptime] span: Span) -> usize {
-    match span.extent {
-        Extent::Block => of_block,
-        Extent::BlockOfRows => block.channels * block.positions,
-        Extent::Number(index) => numbers.find(index),
-    }
-}
-
-/// How many slots there are along an axis of such an extent.
-#[cube]
-fn slots(extent: usize, #[comptime] span: Span) -> usize {
-    match span.kind {
-        SpanKind::One | SpanKind::Elements => 1usize.runtime(),
-        SpanKind::Slots => extent,
-        SpanKind::Grouped(size) => extent / size,
-    }
-}
-
-/// How many elements of a slot there are along an axis of such an extent.
-#[cube]
-fn elements(extent: usize, #[comptime] span: Span) -> usize {
-    match span.kind {
-        SpanKind::One | SpanKind::Slots => 1usize.runtime(),
-        SpanKind::Elements => extent,
-        SpanKind::Grouped(size) => size.runtime(),
-    }
-}
-
-/// Which element of a slot has that number; also how far apart elements are whose numbers are that far
-/// apart.
-#[cube]
-fn cursor(visit: &Visit, element: usize, #[comptime] walk: Walk) -> Cursor {
-    let [sample_varies, channel_varies, position_varies] =
-        comptime!([walk.samples, walk.channels, walk.positions].map(Span::has_elements));
-    let (rest, position) =
-        divided(element, visit.positions, position_varies, comptime!(channel_varies || sample_varies), true);
-    let (sample, channel) = divided(rest, visit.channels, channel_varies, sample_varies, true);
-    Cursor { sample, channel, position }
-}
-
-/// How far it is to the next element, along the last of the axes that vary.
-#[cube]
-fn next_to(#[comptime] varies: [bool; 3]) -> Cursor {
-    let [_, channels, positions] = comptime!(varies);
-    let (sample, channel, position) =
-        comptime!((usize::from(!positions && !channels), usize::from(!positions && channels), usize::from(positions),));
-    Cursor { sample: sample.runtime(), channel: channel.runtime(), position: position.runtime() }
-}
-
-/// What is a step further, with what overflows an axis carried to the next.
-#[cube]
-fn advance(size: &Cursor, from: &Cursor, step: &Cursor, #[comptime] varies: [bool; 3]) -> Cursor {
-    let [samples, channels, positions] = comptime!(varies);
-    let mut position = from.position + step.position;
-    let mut channel = from.channel + step.channel;
-    let mut sample = from.sample + step.sample;
-    if comptime!(positions) {
-        let overflows = position >= size.position;
-        position = select(overflows, position - size.position, position);
-        let carry = select(overflows, 1usize, 0usize);
-        if comptime!(channels) {
-            channel += carry;
-        } else if comptime!(samples) {
-            sample += carry;
-        }
-    }
-    if comptime!(channels && samples) {
-        let overflows = channel >= size.channel;
-        channel = select(overflows, channel - size.channel, channel);
-        sample += select(overflows, 1usize, 0usize);
-    }
-    Cursor { sample, channel, position }
-}
-
-/// Where an element of a slot is.
-#[cube]
-fn locate(visit: &Visit, cursor: &Cursor) -> At {
-    At {
-        sample: visit.at.sample + cursor.sample,
-        channel: visit.at.channel + cursor.channel,
-        position: visit.at.position + cursor.position,
-        row: visit.at.row,
-        column: visit.at.column,
-    }
-}
-
-/// The place in a buffer that belongs to an element, where positions are counted in so many.
-#[cube]
-fn place(numbers: &Registry<usize, usize>, at: &At, #[comptime] positions: usize, #[comptime] index: Index) -> usize {
-    let offset = comptime!(index.offset);
-    let mut place =
-        if comptime!(offset.is_some()) { numbers.find(comptime!(offset.unwrap_or(0))) } else { 0usize.runtime() };
-    #[unroll]
-    for number in 0..index.terms.len() {
-        let term = comptime!(index.terms[number]);
-        let coordinate = match term.of {
-            Coordinate::Sample => at.sample,
-            Coordinate::Channel => at.channel,
-            Coordinate::Position => at.position * positions,
-            Coordinate::Row => at.row,
-            Coordinate::Column => at.column,
-        };
-        let unit = comptime!(term.unit);
-        let slot = if comptime!(unit == 1) { coordinate } else { coordinate / unit };
-        let stride = comptime!(term.stride);
-        place += if comptime!(stride.is_some()) { slot * numbers.find(comptime!(stride.unwrap_or(0))) } else { slot };
-    }
-    place
-}
-
-/// Adds the results of the operations to the registers.
-#[cube]
-fn evaluate<T: Float, S: Float, N: Size, M: Size>(
-    buffers: &mut Buffers<T, S, N>,
-    registers: &mut Registry<usize, Vector<f32, M>>,
-    at: &At,
-    #[comptime] lanes: usize,
-    #[comptime] ops: Vec<(usize, Op)>,
-) {
-    #[unroll]
-    for number in 0..ops.len() {
-        let (register, op) = comptime!(ops[number].clone());
-        let value = match op {
-            Op::Tensor(tensor, index) => {
-                Vector::<f32, M>::cast_from(buffers.tensors.index(tensor)[place(&buffers.numbers, at, 1usize, index)])
-            }
-            Op::Small(small, index) => {
-                Vector::new(f32::cast_from(buffers.small.index(small)[place(&buffers.numbers, at, lanes, index)]))
-            }
-            Op::Given(given, index) => {
-                let varies = comptime!(index.varies_along_positions());
-                let place = place(&buffers.numbers, at, lanes, index);
-                neighbours(buffers.given.index(given), place, comptime!(if varies { lanes } else { 1 }))
-            }
-            Op::Own(own, index) => {
-                let varies = comptime!(index.varies_along_positions());
-                let place = place(&buffers.numbers, at, lanes, index);
-                neighbours(buffers.own.index(own), place, comptime!(if varies { lanes } else { 1 }))
-            }
-            Op::Statistic(statistic) => Vector::new(buffers.statistics.find(statistic)),
-            Op::Constant(bits) => Vector::new(f32::new(comptime!(f32::from_bits(bits)))),
-            Op::Count(count) => Vector::new(buffers.counts.find(count)),
-            Op::Unary(prim, a) => unary(registers.find(a), prim),
-            Op::Binary(prim, a, b) => binary(registers.find(a), registers.find(b), prim),
-            Op::Centered(a, mean, low) => (registers.find(a) - registers.find(mean)) - registers.find(low),
-        };
-        registers.insert(register, value);
-    }
-}
-
-/// So many numbers from a place on, one for each lane; one for all lanes.
-#[cube]
-fn neighbours<M: Size>(numbers: &[f32], place: usize, #[comptime] lanes: usize) -> Vector<f32, M> {
-    let mut vector = Vector::<f32, M>::new(numbers[place]);
-    #[unroll]
-    for lane in 1..lanes {
-        vector.insert(lane, numbers[place + lane]);
-    }
-    vector
 }
