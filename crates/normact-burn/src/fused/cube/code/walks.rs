@@ -252,19 +252,24 @@ impl Code<'_> {
         if !writes_tensor && !walk.ops().any(is_of_tensor) {
             return;
         }
-        let sums = walk.accumulate.len().max(2 * walk.moments().len());
         let lanes = self.setting.lanes;
-        let (team, slots_at_a_time) = match walk.positions.kind {
-            SpanKind::Elements if walk.is_single() => (walk.team, 1),
-            SpanKind::Elements => (self.team(from, to, walk.slots_first, [lanes, 1], sums > 0), 1),
-            SpanKind::Slots => (self.team(from, to, walk.slots_first, [lanes, lanes], sums > 0), lanes),
-            SpanKind::One | SpanKind::Grouped(_) => (walk.team, SUMS + 1),
+        let slots_at_a_time = match walk.positions.kind {
+            SpanKind::Elements => 1,
+            SpanKind::Slots => lanes,
+            SpanKind::One | SpanKind::Grouped(_) => {
+                self.reads_vectors &= lanes == 1;
+                return;
+            }
         };
-        if team == 1 || sums * slots_at_a_time <= SUMS {
-            (walk.lanes, walk.team) = (lanes, team);
+        let sums = walk.accumulate.len().max(2 * walk.moments().len());
+        let team = if walk.is_single() {
+            walk.team
         } else {
-            self.reads_vectors &= lanes == 1;
-        }
+            self.team(from, to, walk.slots_first, [lanes, slots_at_a_time], sums > 0)
+        };
+        let fits_shared_memory = team == 1 || sums * slots_at_a_time <= SUMS;
+        self.reads_vectors &= lanes == 1 || fits_shared_memory;
+        (walk.lanes, walk.team) = (lanes, team);
     }
 
     fn result(
